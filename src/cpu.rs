@@ -1,0 +1,304 @@
+//! [`Cpu`]: which instruction set the kernels use, and how many threads. Every kernel's first
+//! argument.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::error::Error;
+
+/// Environment variable that forces an instruction set: `scalar`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "KERNELET_ISA";
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// One lane, whatever the compiler makes of it. Runs everywhere.
+    Scalar,
+    /// AVX2 with FMA: 8 lanes of `f32`, 16 registers (x86-64-v3).
+    Avx2,
+    /// AVX-512 F, BW, CD, DQ and VL: 16 lanes of `f32`, 32 registers (x86-64-v4).
+    Avx512,
+    /// The vector unit of a processor that is not x86, as `pulp` finds it (NEON, for example).
+    Native,
+}
+
+impl Isa {
+    /// Those that this processor can run, simplest first.
+    ///
+    /// ```
+    /// use kernelet::Isa;
+    /// assert_eq!(Isa::available()[0], Isa::Scalar);
+    /// ```
+    #[must_use]
+    pub fn available() -> Vec<Isa> {
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Native]
+            .into_iter()
+            .filter(|isa| isa.arch().is_some())
+            .collect()
+    }
+
+    /// Number of `f32` lanes in a vector.
+    #[must_use]
+    pub fn lanes(self) -> usize {
+        struct Lanes;
+        impl pulp::WithSimd for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+                S::F32_LANES
+            }
+        }
+        match self {
+            Isa::Scalar => 1,
+            Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+            Isa::Native => Arch::new().dispatch(Lanes),
+        }
+    }
+
+    /// The token that proves the instruction set is there, or `None` where it is not.
+    fn arch(self) -> Option<Arch> {
+        match self {
+            Isa::Scalar => Some(Arch::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Native => Some(Arch::new()).filter(|arch| !matches!(arch, Arch::Scalar)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Native => "native",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "scalar" => Ok(Isa::Scalar),
+            "avx2" => Ok(Isa::Avx2),
+            "avx512" => Ok(Isa::Avx512),
+            "native" => Ok(Isa::Native),
+            _ => Err(Error::UnknownIsa(name.to_owned())),
+        }
+    }
+}
+
+/// The instruction set and the threads that kernels run on. Cheap to clone.
+///
+/// The results of every kernel depend on the instruction set, never on the number of threads.
+#[derive(Clone)]
+pub struct Cpu {
+    isa: Isa,
+    arch: Arch,
+    /// Whether the processor has nothing better than `isa`.
+    best: bool,
+    threads: usize,
+    /// The threads to use instead of rayon's global ones.
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl Cpu {
+    /// The best instruction set that the processor has, or the one that the environment variable
+    /// `KERNELET_ISA` names, on rayon's global threads.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] if the variable is set to something
+    /// that is not an instruction set or that this processor does not have.
+    pub fn detect() -> Result<Self, Error> {
+        match std::env::var(ISA_VARIABLE) {
+            Ok(name) => Self::with_isa(name.parse()?),
+            Err(std::env::VarError::NotPresent) => {
+                let best = Isa::available().pop().unwrap_or(Isa::Scalar);
+                Self::with_isa(best)
+            }
+            Err(std::env::VarError::NotUnicode(name)) => {
+                Err(Error::UnknownIsa(name.to_string_lossy().into_owned()))
+            }
+        }
+    }
+
+    /// A given instruction set on rayon's global threads.
+    ///
+    /// # Errors
+    /// [`Error::IsaUnavailable`] if the processor does not have it.
+    pub fn with_isa(isa: Isa) -> Result<Self, Error> {
+        let available = Isa::available();
+        let best = available.last() == Some(&isa);
+        let arch = isa.arch().ok_or(Error::IsaUnavailable { wanted: isa, available })?;
+        Ok(Self { isa, arch, best, threads: rayon::current_num_threads(), pool: None })
+    }
+
+    /// The same instruction set on `threads` threads of its own.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if `threads` is 0 or the system does not give that many.
+    pub fn with_threads(self, threads: usize) -> Result<Self, Error> {
+        if threads == 0 {
+            return Err(Error::Threads { wanted: threads, why: "at least one is needed".into() });
+        }
+        let pool = match threads {
+            1 => None,
+            _ => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .thread_name(|i| format!("kernelet-{i}"))
+                    .build()
+                    .map(Arc::new)
+                    .map_err(|e| Error::Threads { wanted: threads, why: e.to_string() })?,
+            ),
+        };
+        Ok(Self { threads, pool, ..self })
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads in use.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `body` on one of this `Cpu`'s threads. Kernels called inside start their parallel
+    /// parts at once instead of waking the threads anew at every call: wrap a training loop, or
+    /// anything that calls many small kernels, in one `install`.
+    pub fn install<R: Send>(&self, body: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(body),
+            None if self.threads == 1 => body(),
+            None => rayon::scope(|_| body()),
+        }
+    }
+
+    /// Whether the instruction set in use is the best that the processor has.
+    pub(crate) fn is_best(&self) -> bool {
+        self.best
+    }
+
+    /// Runs `body` on every thread at once and returns the sum of the results.
+    pub(crate) fn broadcast(&self, body: &(dyn Fn() -> f64 + Sync)) -> f64 {
+        if self.threads == 1 {
+            return body();
+        }
+        self.install(|| rayon::broadcast(|_| body()).into_iter().sum())
+    }
+
+    /// The `pulp` token that kernels dispatch on.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Calls `body` with every index below `count`, on all threads if `parallel`. The indices
+    /// name fixed pieces of work: which thread takes which makes no difference to the result.
+    pub(crate) fn for_each(
+        &self,
+        parallel: bool,
+        count: usize,
+        body: impl Fn(usize) + Sync + Send,
+    ) {
+        if parallel && self.threads > 1 && count > 1 {
+            self.install(|| (0..count).into_par_iter().with_max_len(1).for_each(body));
+        } else {
+            (0..count).for_each(body);
+        }
+    }
+
+    /// [`for_each`](Self::for_each) over the chunks of `data`, `len` elements each.
+    pub(crate) fn for_each_chunk<T: Send>(
+        &self,
+        parallel: bool,
+        data: &mut [T],
+        len: usize,
+        body: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        let chunks = Chunks::new(data, len);
+        self.for_each(parallel, chunks.count(), |index| {
+            // SAFETY: `for_each` calls this once for every index.
+            body(index, unsafe { chunks.get(index) });
+        });
+    }
+
+    /// [`for_each_chunk`](Self::for_each_chunk) over two slices of the same length in step.
+    pub(crate) fn for_each_chunk_pair<T: Send, U: Send>(
+        &self,
+        parallel: bool,
+        first: &mut [T],
+        second: &mut [U],
+        len: usize,
+        body: impl Fn(usize, &mut [T], &mut [U]) + Sync + Send,
+    ) {
+        let (first, second) = (Chunks::new(first, len), Chunks::new(second, len));
+        self.for_each(parallel, first.count().min(second.count()), |index| {
+            // SAFETY: `for_each` calls this once for every index.
+            let (first, second) = unsafe { (first.get(index), second.get(index)) };
+            body(index, first, second);
+        });
+    }
+}
+
+/// A mutable slice cut into chunks that several threads may write, each chunk by one of them.
+pub(crate) struct Chunks<'a, T> {
+    data: *mut T,
+    len: usize,
+    chunk: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a chunk is reached by one thread at a time (see `get`), to which `T: Send` lets it go.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+// SAFETY: as for `&mut [T]`.
+unsafe impl<T: Send> Send for Chunks<'_, T> {}
+
+impl<'a, T> Chunks<'a, T> {
+    /// Chunks of `chunk` elements; the last may be shorter.
+    pub(crate) fn new(data: &'a mut [T], chunk: usize) -> Self {
+        let (data, len) = (data.as_mut_ptr(), data.len());
+        Self { data, len, chunk: chunk.max(1), borrow: PhantomData }
+    }
+
+    /// The number of chunks.
+    pub(crate) fn count(&self) -> usize {
+        self.len.div_ceil(self.chunk)
+    }
+
+    /// Chunk number `index`.
+    ///
+    /// # Safety
+    /// No two calls may get the same index while an earlier result is alive.
+    #[expect(clippy::mut_from_ref, reason = "the chunks are disjoint")]
+    pub(crate) unsafe fn get(&self, index: usize) -> &mut [T] {
+        assert!(index < self.count(), "chunk {index} of {}", self.count());
+        let start = index * self.chunk;
+        let len = self.chunk.min(self.len - start);
+        // SAFETY: start + len <= self.len; the caller keeps chunks with the same index apart, and
+        // chunks with different indices do not overlap.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Cpu").field("isa", &self.isa).field("threads", &self.threads).finish()
+    }
+}

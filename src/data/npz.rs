@@ -1,0 +1,437 @@
+//! Arrays in `.npz` files: zip archives of `.npy` members, as `numpy.savez` and
+//! `numpy.savez_compressed` write them.
+//!
+//! Nothing that a file says is trusted: sizes are multiplied with overflow checks, compared with
+//! what the archive holds, and memory grows only as data comes.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use npyz::npz::file_name_from_array_name;
+use npyz::{DType, NpyHeader, Order, TypeChar, TypeStr, WriterBuilder};
+use zip::read::ZipFile;
+use zip::result::ZipError;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
+
+use crate::Error;
+
+/// Larger arrays are refused before a byte of them is read.
+const MAX_BYTES: usize = 16 << 30;
+
+/// NumPy's own limit (`max_header_size`); an ordinary header has 128 bytes.
+const MAX_HEADER: usize = 10_000;
+
+/// An array of floats, in C order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FloatArray {
+    /// The extent of every axis, the slowest first.
+    pub shape: Vec<usize>,
+    /// The elements; there are as many as the shape's product.
+    pub values: Vec<f32>,
+}
+
+/// Reads arrays of float32 or float64, in either byte order, in C or Fortran order. float64 is
+/// rounded to float32; NaN and infinity are passed on.
+///
+/// # Errors
+///
+/// If the file cannot be read, or if it lacks an array of `names` or holds a damaged one or one
+/// of another type.
+pub fn read_float_arrays(path: &Path, names: &[&str]) -> Result<Vec<FloatArray>, Error> {
+    let mut archive = Archive::new(open(path)?, path)?;
+    let read = |name: &&str| {
+        let mut entry = archive.entry(name)?;
+        if !entry.is_float() {
+            return Err(entry
+                .fail(format!("has dtype '{}': float32 and float64 are supported", entry.dtype)));
+        }
+        let array = entry.read()?;
+        Ok(FloatArray { shape: entry.shape, values: array.floats() })
+    };
+    names.iter().map(read).collect()
+}
+
+/// Writes (name, shape, values) arrays as little-endian float32 in C order, for `numpy.load` and
+/// [`read_float_arrays`]. The same arrays always give the same bytes, and the file appears at
+/// once or not at all ([`write_atomically`]).
+///
+/// The members are stored, not deflated: trained weights would shrink by 7 %, which is not worth
+/// the time.
+///
+/// # Errors
+///
+/// If the file cannot be written, or if a shape does not fit its values.
+pub fn write_float_arrays(path: &Path, arrays: &[(&str, &[usize], &[f32])]) -> Result<(), Error> {
+    for &(name, shape, values) in arrays {
+        let product = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+        if product != Some(values.len()) {
+            return Err(Error::Array {
+                path: path.into(),
+                array: name.into(),
+                why: format!("has {} values for shape {}", values.len(), tuple(shape)),
+            });
+        }
+    }
+    write_file_atomically(path, |file| {
+        let mut zip = ZipWriter::new(file);
+        for &(name, shape, values) in arrays {
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Stored)
+                .last_modified_time(DateTime::default()) // now, with some of zip's features
+                .large_file(size_of_val(values) > (1 << 31));
+            zip.start_file(file_name_from_array_name(name), options)?;
+            let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+            let mut npy = npyz::WriteOptions::new()
+                .dtype(DType::new_scalar("<f4".parse().map_err(io::Error::other)?))
+                .shape(&shape)
+                .writer(BufWriter::new(&mut zip))
+                .begin_nd()?;
+            npy.extend(values.iter().copied())?;
+            npy.finish()?; // flushes the buffer, too
+        }
+        zip.finish()?;
+        Ok(())
+    })
+}
+
+/// Writes a file that appears at once or not at all: `write` fills a temporary file in the same
+/// folder, which then takes the name. On an error the old file stays as it was and nothing is
+/// left behind. What is there but no regular file (a pipe, `/dev/stdout`) is written to directly.
+///
+/// # Errors
+///
+/// If the file cannot be created, or what `write` returns.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    write_file_atomically(path, |file| write(file))
+}
+
+fn write_file_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<(), Error> {
+    let fill = |file: &File| {
+        let mut buffer = BufWriter::new(file);
+        write(&mut buffer)?;
+        buffer.flush()
+    };
+    let replace = || {
+        // A link stays a link: its target is what is replaced.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let old = fs::metadata(&target).ok();
+        if old.as_ref().is_some_and(|old| !old.is_file()) {
+            return fill(&File::options().write(true).open(&target)?);
+        }
+        let folder = match target.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        // Created here, because tempfile's own permissions would hide the file from others.
+        let temporary = tempfile::Builder::new()
+            .prefix(".kernelet-")
+            .make_in(folder, |path| File::create_new(path))?;
+        fill(temporary.as_file())?;
+        if let Some(old) = old {
+            temporary.as_file().set_permissions(old.permissions())?;
+        }
+        temporary.as_file().sync_all()?;
+        temporary.persist(&target).map_err(|e| e.error)?;
+        Ok(())
+    };
+    replace().map_err(|source| Error::Io { path: path.into(), source })
+}
+
+/// Opens a file for [`Archive::new`].
+pub(super) fn open(path: &Path) -> Result<BufReader<File>, Error> {
+    let open = || {
+        let file = File::open(path)?;
+        // Opening a folder works; seeking in it then fails with "invalid argument".
+        if file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(BufReader::new(file))
+    };
+    open().map_err(|source| Error::Io { path: path.into(), source })
+}
+
+/// An open `.npz` file.
+pub(super) struct Archive<R> {
+    path: PathBuf,
+    zip: ZipArchive<R>,
+}
+
+impl<R: Read + Seek> Archive<R> {
+    /// `path` is for messages.
+    pub(super) fn new(reader: R, path: &Path) -> Result<Self, Error> {
+        let zip = ZipArchive::new(reader).map_err(|e| match e {
+            ZipError::Io(source) if source.raw_os_error().is_some() => {
+                Error::Io { path: path.into(), source }
+            }
+            e => Error::File { path: path.into(), why: format!("not a whole .npz file: {e}") },
+        })?;
+        Ok(Self { path: path.into(), zip })
+    }
+
+    /// Finds an array and reads its header.
+    pub(super) fn entry<'a>(&'a mut self, name: &'a str) -> Result<Entry<'a, R>, Error> {
+        let Self { path, zip } = self;
+        let fail = |why| Error::Array { path: path.clone(), array: name.into(), why };
+        let Some(index) = zip.index_for_name(&file_name_from_array_name(name)) else {
+            return Err(fail(format!("is missing: the file holds {}", names(zip))));
+        };
+        let mut file = zip.by_index(index).map_err(|e| fail(format!("cannot be read: {e}")))?;
+        let (header, header_bytes) = read_header(&mut file).map_err(fail)?;
+
+        let DType::Plain(dtype) = header.dtype() else {
+            return Err(fail("has a structured dtype".into()));
+        };
+        let shape = header.shape().iter().map(|&n| usize::try_from(n).ok());
+        let shape = shape.collect::<Option<Vec<_>>>();
+        let (bytes, shape) = shape
+            .and_then(|shape| {
+                let bytes = shape.iter().try_fold(dtype.num_bytes()?, |b, &n| b.checked_mul(n))?;
+                (bytes <= MAX_BYTES).then_some((bytes, shape))
+            })
+            .ok_or_else(|| {
+                fail(format!(
+                    "of dtype '{dtype}' and shape {} is of no fixed size, or larger than {} GiB",
+                    tuple(header.shape()),
+                    MAX_BYTES >> 30
+                ))
+            })?;
+        let held = file.size();
+        if held.checked_sub(header_bytes) != Some(bytes as u64) {
+            return Err(fail(format!(
+                "of dtype '{dtype}' and shape {} needs {bytes} bytes behind its header of \
+                 {header_bytes}, but the file holds {held} in all",
+                tuple(&shape)
+            )));
+        }
+        let order = header.order();
+        Ok(Entry { path, name, shape, dtype, bytes, order, file })
+    }
+}
+
+/// What an archive holds, for a message.
+fn names<R: Read + Seek>(zip: &ZipArchive<R>) -> String {
+    const MANY: usize = 10;
+    let name = |name: &[u8]| {
+        let name = String::from_utf8_lossy(name.strip_suffix(b".npy").unwrap_or(name));
+        format!("{:?}", name.chars().take(30).collect::<String>())
+    };
+    let mut names: Vec<_> = zip.file_names_raw().map(name).take(MANY).collect();
+    if zip.len() > MANY {
+        names.push("...".into());
+    }
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}
+
+/// Reads the header of an `.npy` member. Returns also how many bytes it takes.
+fn read_header(file: &mut impl Read) -> Result<(NpyHeader, u64), String> {
+    let damaged = |e: io::Error| format!("is damaged: {e}");
+    let mut head = [0; 12];
+    file.read_exact(&mut head[..10]).map_err(damaged)?;
+    if !head.starts_with(b"\x93NUMPY") {
+        return Err("is not in NumPy's .npy format".into());
+    }
+    // The header's length has 16 bits in version 1, 32 bits later.
+    let head_len = if head[6] == 1 { 10 } else { 12 };
+    file.read_exact(&mut head[10..head_len]).map_err(damaged)?;
+    let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+    if len > MAX_HEADER {
+        return Err(format!("has a header of {len} bytes, more than {MAX_HEADER}"));
+    }
+    let mut text = vec![0; len];
+    file.read_exact(&mut text).map_err(damaged)?;
+
+    let quote = || {
+        let text: String = String::from_utf8_lossy(&text)
+            .trim()
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .take(100)
+            .collect();
+        text
+    };
+    check_header(&text).map_err(|why| format!("has a header {why}: {}", quote()))?;
+    let header = NpyHeader::from_reader((&head[..head_len]).chain(&text[..])).map_err(|e| {
+        // The parser draws its syntax errors over several lines.
+        let why = e.to_string();
+        if why.contains('\n') {
+            format!("has a header that cannot be parsed: {}", quote())
+        } else {
+            format!("has a header that cannot be used: {why}")
+        }
+    })?;
+    Ok((header, (head_len + len) as u64))
+}
+
+/// Refuses headers that npyz 0.9 cannot take: it multiplies the extents without a check for
+/// overflow (a panic in debug builds), adds numbers where NumPy never writes a sum, and its
+/// parser recurses as deep as the text is nested, in a time that doubles with every level.
+fn check_header(text: &[u8]) -> Result<(), &'static str> {
+    const DEEPEST: usize = 4; // a dict of a list of tuples with a shape
+    // NumPy quotes with ', so every other part lies outside the strings.
+    let outside = text.split(|&c| c == b'\'').step_by(2).collect::<Vec<_>>().join(&b' ');
+    let expected = |c: &u8| c.is_ascii_digit() || b"{}[](),: \nTrueFalse".contains(c);
+    if text.contains(&b'\\') || !outside.iter().all(expected) {
+        return Err("unlike a plain array's");
+    }
+    let mut depth = 0_usize;
+    for c in &outside {
+        match c {
+            b'{' | b'[' | b'(' => depth += 1,
+            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err("that is nested too deeply");
+        }
+    }
+    let numbers = outside.split(|c| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut numbers = numbers.map(|digits| str::from_utf8(digits).ok()?.parse::<u64>().ok());
+    // An extent of 0 does not excuse the overflow before it.
+    let product = numbers.try_fold(1_u64, |product, n| product.checked_mul(n?.max(1)));
+    product.map(|_| ()).ok_or("whose shape overflows 64 bits")
+}
+
+/// An array whose header has been read.
+pub(super) struct Entry<'a, R: Read> {
+    path: &'a Path,
+    name: &'a str,
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: TypeStr,
+    bytes: usize,
+    order: Order,
+    file: ZipFile<'a, R>,
+}
+
+impl<R: Read> Entry<'_, R> {
+    pub(super) fn fail(&self, why: String) -> Error {
+        Error::Array { path: self.path.into(), array: self.name.into(), why }
+    }
+
+    /// True for float32 and float64.
+    pub(super) fn is_float(&self) -> bool {
+        matches!((self.dtype.type_char(), self.dtype.size_field()), (TypeChar::Float, 4 | 8))
+    }
+
+    pub(super) fn is_u8(&self) -> bool {
+        (self.dtype.type_char(), self.dtype.size_field()) == (TypeChar::Uint, 1)
+    }
+
+    pub(super) fn is_integer(&self) -> bool {
+        matches!(self.dtype.type_char(), TypeChar::Int | TypeChar::Uint)
+    }
+
+    pub(super) fn is_bool(&self) -> bool {
+        self.dtype.type_char() == TypeChar::Bool
+    }
+
+    /// Reads the elements.
+    pub(super) fn read(&mut self) -> Result<Array, Error> {
+        // The file's word is good for a first allocation of moderate size only. One byte more
+        // than needed is asked for, so that the end is seen and with it the checksum verified.
+        let mut bytes = Vec::with_capacity(self.bytes.min(64 << 20));
+        (&mut self.file)
+            .take(self.bytes as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| self.fail(format!("is damaged: {e}")))?;
+        if bytes.len() != self.bytes {
+            let (held, needed) = (bytes.len(), self.bytes);
+            return Err(self.fail(format!("is damaged: {held} bytes of data instead of {needed}")));
+        }
+        let item = self.dtype.num_bytes().unwrap_or(1);
+        if self.dtype.endianness() == npyz::Endianness::Big {
+            bytes.chunks_exact_mut(item).for_each(<[u8]>::reverse);
+        }
+        if self.order == Order::Fortran && self.shape.len() > 1 {
+            bytes = c_order(&bytes, &self.shape, item);
+        }
+        Ok(Array { dtype: self.dtype.clone(), bytes })
+    }
+}
+
+/// Reorders an array whose first axis is the fastest into one whose last axis is, in items of
+/// `item` bytes.
+fn c_order(bytes: &[u8], shape: &[usize], item: usize) -> Vec<u8> {
+    let mut ordered = Vec::with_capacity(bytes.len());
+    let mut index = vec![0; shape.len()];
+    while ordered.len() < bytes.len() {
+        let at = shape.iter().zip(&index).rev().fold(0, |at, (n, i)| at * n + i);
+        ordered.extend_from_slice(&bytes[at * item..][..item]);
+        for (i, n) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < *n {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    ordered
+}
+
+/// An array in memory: little-endian, in C order.
+pub(super) struct Array {
+    dtype: TypeStr,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Array {
+    /// The elements of a float array ([`Entry::is_float`]).
+    pub(super) fn floats(&self) -> Vec<f32> {
+        match self.dtype.size_field() {
+            4 => words(&self.bytes).map(f32::from_le_bytes).collect(),
+            _ => words(&self.bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
+        }
+    }
+
+    /// The elements of an integer or boolean array.
+    pub(super) fn integers(&self) -> Box<dyn Iterator<Item = i128> + '_> {
+        macro_rules! of {
+            ($int:ty) => {
+                Box::new(words(&self.bytes).map(|word| <$int>::from_le_bytes(word).into()))
+            };
+        }
+        match (self.dtype.type_char(), self.dtype.size_field()) {
+            (TypeChar::Int, 1) => of!(i8),
+            (TypeChar::Int, 2) => of!(i16),
+            (TypeChar::Int, 4) => of!(i32),
+            (TypeChar::Int, _) => of!(i64),
+            (_, 1) => of!(u8),
+            (_, 2) => of!(u16),
+            (_, 4) => of!(u32),
+            (_, _) => of!(u64),
+        }
+    }
+
+    /// The elements of a float, integer or boolean array.
+    pub(super) fn numbers(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+        match (self.dtype.type_char(), self.dtype.size_field()) {
+            (TypeChar::Float, 4) => {
+                Box::new(words(&self.bytes).map(|word| f32::from_le_bytes(word).into()))
+            }
+            (TypeChar::Float, _) => Box::new(words(&self.bytes).map(f64::from_le_bytes)),
+            _ => Box::new(self.integers().map(|n| n as f64)),
+        }
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks().0.iter().copied()
+}
+
+/// A shape as Python prints it; only its begin if it is very long.
+pub(super) fn tuple<T: std::fmt::Display>(shape: &[T]) -> String {
+    let extents: Vec<_> = shape.iter().take(8).map(T::to_string).collect();
+    let end = match shape.len() {
+        1 => ",",
+        0..=8 => "",
+        _ => ", ...",
+    };
+    format!("({}{end})", extents.join(", "))
+}

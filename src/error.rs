@@ -1,0 +1,70 @@
+//! Errors that name the file, array, shape or value at fault.
+
+use std::path::PathBuf;
+
+use crate::cpu::Isa;
+
+/// What can go wrong outside the kernels. (A kernel called with slices that do not fit its shape
+/// panics, with both lengths in the message.)
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `KERNELET_ISA`, or text parsed as an [`Isa`], is not the name of an instruction set.
+    #[error("instruction set {0:?} is unknown: use scalar, avx2 or avx512")]
+    UnknownIsa(String),
+
+    /// The instruction set asked for is not there.
+    #[error("this processor has no {wanted}; it has {}", list(available))]
+    IsaUnavailable {
+        /// The one asked for.
+        wanted: Isa,
+        /// Those that are there.
+        available: Vec<Isa>,
+    },
+
+    /// The number of threads asked for cannot be had.
+    #[error("cannot run on {wanted} threads: {why}")]
+    Threads {
+        /// The number asked for.
+        wanted: usize,
+        /// What stands in the way.
+        why: String,
+    },
+
+    /// A file cannot be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+
+    /// A file is not what it should be.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+
+    /// An array in an `.npz` file is missing or is not what it should be.
+    #[error("{}: array {array:?} {why}", path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// The array's name, without `.npy`.
+        array: String,
+        /// What is wrong.
+        why: String,
+    },
+
+    /// A setting is out of range, or two settings contradict each other.
+    #[error("{0}")]
+    Setting(String),
+}
+
+fn list(isas: &[Isa]) -> String {
+    isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
+}

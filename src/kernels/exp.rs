@@ -1,0 +1,86 @@
+//! e^x, vectorised: what softmax is made of.
+
+use pulp::{Simd, WithSimd};
+
+use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
+use crate::cpu::Cpu;
+use crate::shape::check_len;
+
+/// Largest error of [`forward`] over all finite inputs, in units in the last place of the exact
+/// result (subnormal results included), on every instruction set. `tests/exp.rs` checks it on all
+/// 2^32 inputs.
+pub const MAX_ERROR_ULPS: f64 = 2.0;
+
+/// y = e^x to within [`MAX_ERROR_ULPS`]. Overflow gives infinity, -infinity gives 0, results below
+/// the normal range are rounded to the nearest subnormal, NaN stays NaN.
+///
+/// # Panics
+/// If `y` is not as long as `x`.
+pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
+    struct Forward<'a>(&'a [f32], &'a mut [f32]);
+    impl WithSimd for Forward<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (x, x_tail) = S::as_simd_f32s(self.0);
+            let (y, y_tail) = S::as_mut_simd_f32s(self.1);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = exp(simd, x);
+            }
+            simd.partial_store_f32s(y_tail, exp(simd, simd.partial_load_f32s(x_tail)));
+        }
+    }
+    check_len("y", y.len(), 1, x.len());
+    kernel_span!("exp::forward", 15 * x.len(), 8 * x.len());
+    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 8;
+    cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |index, y| {
+        let x = &x[index * ELEMENTWISE_CHUNK..][..y.len()];
+        cpu.arch().dispatch(Forward(x, y));
+    });
+}
+
+/// e^x of one vector.
+///
+/// x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite's reduction, ln 2 in two parts), then
+/// e^r = 1 + r + r^2 q(r) with a minimax polynomial q of degree 4 (relative error 2^-28 before
+/// rounding), then times 2^n. n comes from adding 1.5 * 2^23, which rounds to an integer and leaves
+/// it in the low bits, as XNNPACK's exponentials do. 2^n is applied as two factors, because for
+/// subnormal results and just below the overflow it is not a float itself.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    const MAGIC: f32 = 12_582_912.0;
+    // Beyond these bounds the result is 0 or infinity; inside, n fits the two factors.
+    let bounded = simd.min_f32s(simd.splat_f32s(89.0), x);
+    let bounded = simd.max_f32s(simd.splat_f32s(-104.0), bounded);
+
+    let magic = simd.splat_f32s(MAGIC);
+    let shifted = simd.mul_add_e_f32s(bounded, simd.splat_f32s(std::f32::consts::LOG2_E), magic);
+    let n = simd.sub_f32s(shifted, magic);
+    // The first part of ln 2 has 12 bits, so that its product with n is exact without FMA too.
+    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-0.693_115_23), bounded);
+    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-3.194_618_3e-5), r);
+
+    let q = simd.splat_f32s(0.001_381_307_4);
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.008_369_419));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.041_668_46));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.166_665_15));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94));
+    let r_squared = simd.mul_f32s(r, r);
+    let e_r = simd.add_f32s(simd.mul_add_e_f32s(q, r_squared, r), simd.splat_f32s(1.0));
+
+    // n + 256 = a + b, both positive; 2^n = 2^(a - 128) 2^(b - 128).
+    let bits = simd.transmute_u32s_f32s(shifted);
+    let sum = simd.sub_u32s(bits, simd.splat_u32s(MAGIC.to_bits() - 256));
+    let a = simd.wrapping_dyn_shr_u32s(sum, simd.splat_u32s(1));
+    let b = simd.sub_u32s(sum, a);
+    let y = simd.mul_f32s(simd.mul_f32s(e_r, power_of_two(simd, a)), power_of_two(simd, b));
+    // The bounds above lose NaN on some instruction sets.
+    simd.select_f32s(simd.equal_f32s(x, x), y, x)
+}
+
+/// 2^(biased - 128) by way of the exponent bits.
+#[inline(always)]
+fn power_of_two<S: Simd>(simd: S, biased: S::u32s) -> S::f32s {
+    let exponent = simd.sub_u32s(biased, simd.splat_u32s(1));
+    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(exponent, simd.splat_u32s(23)))
+}

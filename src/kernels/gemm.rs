@@ -1,0 +1,150 @@
+//! Matrix product: `C = A B` or `C += A B`, each operand as it is or transposed.
+//!
+//! Stands in for the study's `computeLayer` (`np.matmul`).
+
+mod blocked;
+mod microkernel;
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+use super::kernel_span;
+use crate::cpu::Cpu;
+use crate::shape::check_len;
+
+/// The sizes of a product `C (m x n) = A (m x k) B (k x n)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmShape {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// Columns of B and C.
+    pub n: usize,
+}
+
+impl GemmShape {
+    /// Floating-point operations of the product: a multiplication and an addition each.
+    #[must_use]
+    pub fn flops(self) -> f64 {
+        2.0 * self.m as f64 * self.k as f64 * self.n as f64
+    }
+
+    /// Bytes of the three matrices, each counted once.
+    #[must_use]
+    pub fn bytes(self) -> f64 {
+        let (m, k, n) = (self.m as f64, self.k as f64, self.n as f64);
+        4.0 * (m * k + k * n + m * n)
+    }
+}
+
+/// A row-major operand: as it is, or transposed (the names are BLAS's).
+#[derive(Clone, Copy, Debug)]
+pub enum Matrix<'a> {
+    /// Not transposed: the slice holds the operand's rows.
+    N(&'a [f32]),
+    /// Transposed: the slice holds the operand's columns.
+    T(&'a [f32]),
+}
+
+impl<'a> Matrix<'a> {
+    /// The elements, in the order in which they lie in memory.
+    #[must_use]
+    pub fn data(self) -> &'a [f32] {
+        match self {
+            Matrix::N(data) | Matrix::T(data) => data,
+        }
+    }
+}
+
+/// What a kernel does with the destination's old content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Overwrites it, and never reads it: it may be NaN or uninitialised numbers.
+    Overwrite,
+    /// Adds to it.
+    Add,
+}
+
+/// What to do to a finished element before it leaves the registers.
+#[derive(Clone, Copy)]
+pub(super) enum Epilogue<'a> {
+    /// Nothing.
+    None,
+    /// Add the bias of its column.
+    Bias(&'a [f32]),
+    /// Add the bias of its column, then ReLU.
+    BiasRelu(&'a [f32]),
+    /// Keep it where the same element of this matrix is positive, else zero.
+    ReluMask(&'a [f32]),
+}
+
+/// C (m, n) = A (m, k) B (k, n), or C += A B, as `write` says. An empty sum (k = 0) is 0.
+///
+/// Accuracy: each element is a sum of k products, added in an order that depends on the shape
+/// alone; its error is at most k 2^-24 times the sum of the products' magnitudes.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn gemm(cpu: &Cpu, shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: &mut [f32]) {
+    kernel_span!("gemm", shape.flops(), shape.bytes());
+    gemm_with(cpu, shape, a, b, write, c, Epilogue::None);
+}
+
+/// [`gemm`] with an epilogue, and without a span of its own.
+#[track_caller]
+pub(super) fn gemm_with(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: Matrix,
+    b: Matrix,
+    write: Write,
+    c: &mut [f32],
+    epilogue: Epilogue,
+) {
+    let GemmShape { m, k, n } = shape;
+    check_len("A", a.data().len(), m, k);
+    check_len("B", b.data().len(), k, n);
+    check_len("C", c.len(), m, n);
+    if c.is_empty() {
+        return;
+    }
+    if k == 0 {
+        // An empty sum is a product with zeros, epilogue and all.
+        let zeros = vec![0.0; m.max(n)];
+        let (a, b) = (Matrix::N(&zeros[..m]), Matrix::N(&zeros[..n]));
+        return blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue);
+    }
+    if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape) {
+        faer(shape, a, b, write, c);
+    } else {
+        blocked::gemm(cpu, shape, a, b, write, c, epilogue);
+    }
+}
+
+/// Where faer beats our own product by more than the noise: matrix-vector products, which it does
+/// without packing, and cubes so small that packing shows. It picks its own instruction set,
+/// though, so it takes part only where ours is the same, the best there is.
+fn faer_is_faster(cpu: &Cpu, shape: GemmShape) -> bool {
+    let GemmShape { m, k, n } = shape;
+    let vector = (m == 1 || n == 1) && shape.flops() < blocked::PARALLEL_MIN_FLOPS;
+    let small = m.max(k).max(n) <= 64;
+    (vector || small) && cpu.is_best()
+}
+
+fn faer(shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: &mut [f32]) {
+    fn view(matrix: Matrix<'_>, rows: usize, cols: usize) -> MatRef<'_, f32> {
+        match matrix {
+            Matrix::N(data) => MatRef::from_row_major_slice(data, rows, cols),
+            Matrix::T(data) => MatRef::from_column_major_slice(data, rows, cols),
+        }
+    }
+    let GemmShape { m, k, n } = shape;
+    let accumulate = match write {
+        Write::Overwrite => Accum::Replace,
+        Write::Add => Accum::Add,
+    };
+    let c = MatMut::from_row_major_slice_mut(c, m, n);
+    // Never faer's threads: they would be a second pool beside ours.
+    matmul(c, accumulate, view(a, m, k), view(b, k, n), 1.0, Par::Seq);
+}

@@ -1,0 +1,149 @@
+//! A linear (fully connected) layer, with ReLU fused in: y = x w + b.
+//!
+//! Stands in for the study's `computeLayer`, its bias, and `relu` after it.
+
+use pulp::{Simd, WithSimd};
+
+use super::gemm::{Epilogue, GemmShape, Matrix, Write, gemm_with};
+use super::kernel_span;
+use crate::cpu::Cpu;
+use crate::shape::{LinearShape, check_len};
+
+/// y (rows, outputs) = x (rows, inputs) w (inputs, outputs) + b (outputs).
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+    let product = forward_product(shape);
+    kernel_span!("linear::forward", product.flops(), product.bytes());
+    check_len("b", b.len(), 1, shape.outputs);
+    let (x, w) = (Matrix::N(x), Matrix::N(w));
+    gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::Bias(b));
+}
+
+/// y (rows, outputs) = max(x w + b, 0), in one pass; NaN stays NaN.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+    let product = forward_product(shape);
+    kernel_span!("linear::forward_relu", product.flops(), product.bytes());
+    check_len("b", b.len(), 1, shape.outputs);
+    let (x, w) = (Matrix::N(x), Matrix::N(w));
+    gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::BiasRelu(b));
+}
+
+/// dx (rows, inputs) = dy (rows, outputs) w^T.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn backward_input(cpu: &Cpu, shape: LinearShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let product = backward_product(shape);
+    kernel_span!("linear::backward_input", product.flops(), product.bytes());
+    let (dy, w) = (Matrix::N(dy), Matrix::T(w));
+    gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::None);
+}
+
+/// dx (rows, inputs) = dy w^T where x > 0, else 0: the backward of this layer's input together
+/// with the ReLU that made it, x (rows, inputs). In the study: delta_h = (delta_o w_o^T) * [z_h > 0].
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn backward_input_relu(
+    cpu: &Cpu,
+    shape: LinearShape,
+    dy: &[f32],
+    w: &[f32],
+    x: &[f32],
+    dx: &mut [f32],
+) {
+    let product = backward_product(shape);
+    kernel_span!("linear::backward_input_relu", product.flops(), product.bytes());
+    check_len("x", x.len(), shape.rows, shape.inputs);
+    let (dy, w) = (Matrix::N(dy), Matrix::T(w));
+    gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::ReluMask(x));
+}
+
+/// dw (inputs, outputs) = x^T dy and db (outputs) = column sums of dy (rows, outputs), overwritten
+/// or added to as `write` says.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn backward_weights(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[f32],
+    dy: &[f32],
+    write: Write,
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let product = GemmShape { m: inputs, k: rows, n: outputs };
+    kernel_span!("linear::backward_weights", product.flops(), product.bytes());
+    check_len("db", db.len(), 1, outputs);
+    gemm_with(cpu, product, Matrix::T(x), Matrix::N(dy), write, dw, Epilogue::None);
+    column_sums(cpu, shape, dy, write, db);
+}
+
+fn forward_product(shape: LinearShape) -> GemmShape {
+    GemmShape { m: shape.rows, k: shape.inputs, n: shape.outputs }
+}
+
+fn backward_product(shape: LinearShape) -> GemmShape {
+    GemmShape { m: shape.rows, k: shape.outputs, n: shape.inputs }
+}
+
+/// db (outputs) = or += the sum over rows of dy (rows, outputs).
+fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: &mut [f32]) {
+    /// Columns that a thread takes at a time: a few cache lines of every row.
+    const COLUMNS: usize = 128;
+    /// Rows summed by themselves before they join the total, which keeps the rounding error of
+    /// thousands of rows near that of a hundred.
+    const ROWS: usize = 64;
+
+    struct ColumnSums<'a> {
+        dy: &'a [f32],
+        outputs: usize,
+        first: usize,
+        db: &'a mut [f32],
+    }
+    impl WithSimd for ColumnSums<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { dy, outputs, first, db } = self;
+            for block in dy.chunks(ROWS * outputs) {
+                let mut sums = [0.0; COLUMNS];
+                let sums = &mut sums[..db.len()];
+                for row in block.chunks_exact(outputs) {
+                    add(simd, &row[first..][..sums.len()], sums);
+                }
+                add(simd, sums, db);
+            }
+        }
+    }
+    #[inline(always)]
+    fn add<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
+        let (from, from_tail) = S::as_simd_f32s(from);
+        let (to, to_tail) = S::as_mut_simd_f32s(to);
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = simd.add_f32s(*to, from);
+        }
+        for (to, &from) in to_tail.iter_mut().zip(from_tail) {
+            *to += from;
+        }
+    }
+
+    if write == Write::Overwrite {
+        db.fill(0.0);
+    }
+    if dy.is_empty() {
+        return;
+    }
+    let parallel = dy.len() >= super::ELEMENTWISE_PARALLEL_MIN;
+    cpu.for_each_chunk(parallel, db, COLUMNS, |index, db| {
+        let first = index * COLUMNS;
+        cpu.arch().dispatch(ColumnSums { dy, outputs: shape.outputs, first, db });
+    });
+}

@@ -1,0 +1,54 @@
+//! The product: one file per kernel, forward then backward, slices in and slices out.
+//!
+//! Conventions, the same in every file:
+//! - The first argument is the [`Cpu`](crate::Cpu), the second the shape; then inputs, then
+//!   outputs. Matrices are row-major.
+//! - A function's name spells what is fused into it: [`linear::forward_relu`] is a matrix product,
+//!   a bias and a ReLU in one pass.
+//! - Gradients begin with `d`: `dx` is the gradient of the loss with respect to `x`.
+//! - Outputs are overwritten unless the function takes a [`gemm::Write`].
+//! - A slice that does not fit the shape is a panic that names both lengths.
+//! - The same instruction set gives the same bits with any number of threads.
+//! - NaN in, NaN out, unless the docs say otherwise.
+//! - Every call opens a `tracing` span (target `kernelet::kernel`) with its floating-point
+//!   operations and the bytes it must move at least.
+//!
+//! | study | kernel |
+//! |---|---|
+//! | `relu` | [`relu::forward`], fused: [`linear::forward_relu`] |
+//! | `softmax` | [`softmax::forward`] |
+//! | `computeLayer` | [`gemm::gemm`], with bias: [`linear::forward`] |
+//! | `averageCE` (its figure's `CE`) | [`cross_entropy::forward`], from logits: [`softmax_cross_entropy::forward`] |
+//! | `gradCE` as printed (prediction - target) | [`softmax_cross_entropy::backward`] |
+//! | `gradCE` as derived (with respect to the softmax's output) | [`cross_entropy::backward`] |
+
+pub mod cross_entropy;
+pub mod exp;
+pub mod gemm;
+pub mod linear;
+pub mod momentum;
+pub mod relu;
+pub mod softmax;
+pub mod softmax_cross_entropy;
+
+/// Opens the span of a kernel call: `kernel_span!("name", flops, bytes)`. It stays open until the
+/// end of the enclosing block.
+macro_rules! kernel_span {
+    ($name:literal, $flops:expr, $bytes:expr) => {
+        let _span = tracing::trace_span!(
+            target: "kernelet::kernel",
+            $name,
+            flops = $flops as f64,
+            bytes = $bytes as f64
+        )
+        .entered();
+    };
+}
+pub(crate) use kernel_span;
+
+/// Elements that a thread takes at a time from an element-wise kernel: 64 KiB of `f32` per slice.
+const ELEMENTWISE_CHUNK: usize = 16 * 1024;
+
+/// Below this many elements an element-wise kernel stays on one thread: it takes some 20
+/// microseconds, about what sharing it out costs.
+const ELEMENTWISE_PARALLEL_MIN: usize = 128 * 1024;

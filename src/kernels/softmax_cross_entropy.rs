@@ -1,0 +1,261 @@
+//! Softmax and cross-entropy against integer labels: loss, hits and the gradient of the logits in
+//! one pass over them.
+//!
+//! Stands in for the study's `averageCE` after `softmax` ([`forward`]), and for its `gradCE` as
+//! printed, the difference of prediction and target ([`backward`], fused: [`forward_backward`]).
+//!
+//! Accuracy: probabilities as [`softmax`](super::softmax) states. A row's loss,
+//! `max - x_label + ln(sum)`, is computed in `f64` from the `f32` sum, and losses are summed in
+//! `f64`.
+
+use pulp::{Simd, WithSimd};
+
+use super::kernel_span;
+use super::softmax::{
+    MAX_LANES, NARROW, PARALLEL_MIN, columns_exp_sub_max_sum, load_columns, row_exp_sub_max_sum,
+    rows_per_piece, scale_row, store_columns,
+};
+use crate::cpu::{Chunks, Cpu};
+use crate::shape::{MatrixShape, check_len};
+
+/// What a pass over labelled rows adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Number of rows.
+    pub rows: usize,
+    /// Sum of the rows' losses, in nats.
+    pub loss: f64,
+    /// Rows whose label is the (first) largest logit. A row with a NaN is none.
+    pub hits: usize,
+}
+
+impl Tally {
+    /// Mean loss per row, in nats; NaN without rows.
+    #[must_use]
+    pub fn mean_loss(self) -> f64 {
+        self.loss / self.rows as f64
+    }
+
+    /// Share of hits in percent; NaN without rows.
+    #[must_use]
+    pub fn accuracy(self) -> f64 {
+        100.0 * self.hits as f64 / self.rows as f64
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.loss += other.loss;
+        self.hits += other.hits;
+    }
+}
+
+/// Loss and hits of `logits` (rows, classes) against `labels` (rows).
+///
+/// # Panics
+/// If a slice does not fit `shape`, or a label is not below the number of columns.
+pub fn forward(cpu: &Cpu, shape: MatrixShape, logits: &[f32], labels: &[u32]) -> Tally {
+    kernel_span!("softmax_cross_entropy::forward", 20 * logits.len(), 4 * logits.len());
+    check(shape, logits, labels);
+    run(cpu, shape, logits, labels, None)
+}
+
+/// [`forward`], and in `dlogits` (rows, classes) the gradient `scale * (softmax(logits) - onehot)`:
+/// `scale` is 1 for the gradient of the summed loss, 1 / rows for that of the mean.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_backward(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    logits: &[f32],
+    labels: &[u32],
+    scale: f32,
+    dlogits: &mut [f32],
+) -> Tally {
+    kernel_span!("softmax_cross_entropy::forward_backward", 22 * logits.len(), 8 * logits.len());
+    check(shape, logits, labels);
+    check_len("dlogits", dlogits.len(), shape.rows, shape.cols);
+    run(cpu, shape, logits, labels, Some((scale, dlogits)))
+}
+
+/// dlogits = scale * (probabilities - onehot(labels)), from probabilities (rows, classes) that are
+/// there already: the study's `gradCE` as its figure prints it.
+///
+/// # Panics
+/// As [`forward`].
+pub fn backward(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    probabilities: &[f32],
+    labels: &[u32],
+    scale: f32,
+    dlogits: &mut [f32],
+) {
+    struct Scale<'a>(&'a mut [f32], f32);
+    impl WithSimd for Scale<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            scale_row(simd, self.0, self.1);
+        }
+    }
+    let bytes = 8 * probabilities.len();
+    kernel_span!("softmax_cross_entropy::backward", probabilities.len(), bytes);
+    check(shape, probabilities, labels);
+    check_len("dlogits", dlogits.len(), shape.rows, shape.cols);
+    if dlogits.is_empty() {
+        return;
+    }
+    let rows = rows_per_piece(shape.cols);
+    let parallel = dlogits.len() >= PARALLEL_MIN;
+    cpu.for_each_chunk(parallel, dlogits, rows * shape.cols, |index, dlogits| {
+        let start = index * rows;
+        dlogits.copy_from_slice(&probabilities[start * shape.cols..][..dlogits.len()]);
+        for (row, &label) in dlogits.chunks_exact_mut(shape.cols).zip(&labels[start..]) {
+            row[label as usize] -= 1.0;
+        }
+        cpu.arch().dispatch(Scale(dlogits, scale));
+    });
+}
+
+/// Checks the lengths and the range of the labels, which the kernels index with.
+#[track_caller]
+pub(super) fn check(shape: MatrixShape, values: &[f32], labels: &[u32]) {
+    let MatrixShape { rows, cols } = shape;
+    check_len("the input", values.len(), rows, cols);
+    check_len("labels", labels.len(), 1, rows);
+    let wrong = labels.iter().position(|&label| label as usize >= cols);
+    if let Some(row) = wrong {
+        panic!("label {} of row {row} is not below the {cols} classes", labels[row]);
+    }
+}
+
+fn run(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    logits: &[f32],
+    labels: &[u32],
+    gradient: Option<(f32, &mut [f32])>,
+) -> Tally {
+    /// Most pieces that the rows are cut into: their tallies live on the stack.
+    const MAX_PIECES: usize = 256;
+
+    let MatrixShape { rows, cols } = shape;
+    if rows == 0 {
+        return Tally::default();
+    }
+    let piece = rows_per_piece(cols).max(rows.div_ceil(MAX_PIECES).next_multiple_of(MAX_LANES));
+    let mut tallies = [Tally::default(); MAX_PIECES];
+    let tallies = &mut tallies[..rows.div_ceil(piece)];
+    let (scale, dlogits) = gradient
+        .map_or((0.0, None), |(scale, dlogits)| (scale, Some(Chunks::new(dlogits, piece * cols))));
+    cpu.for_each_chunk(logits.len() >= PARALLEL_MIN, tallies, 1, |index, tally| {
+        let labels = &labels[index * piece..rows.min((index + 1) * piece)];
+        let logits = &logits[index * piece * cols..][..labels.len() * cols];
+        // SAFETY: `for_each_chunk` calls this once for every index, and there are as many
+        // pieces of dlogits as tallies.
+        let dlogits = dlogits.as_ref().map(|chunks| unsafe { chunks.get(index) });
+        tally[0] = cpu.arch().dispatch(Rows { cols, logits, labels, scale, dlogits });
+    });
+    // Always in the same order, whichever thread did what.
+    let mut total = Tally::default();
+    for tally in tallies {
+        total += *tally;
+    }
+    total
+}
+
+struct Rows<'a> {
+    cols: usize,
+    logits: &'a [f32],
+    labels: &'a [u32],
+    scale: f32,
+    dlogits: Option<&'a mut [f32]>,
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = Tally;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Tally {
+        if self.cols <= NARROW { self.narrow(simd) } else { self.wide(simd) }
+    }
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn narrow<S: Simd>(self, simd: S) -> Tally {
+        let Self { cols, logits, labels, scale, mut dlogits } = self;
+        let mut tally = Tally::default();
+        let columns = &mut [simd.splat_f32s(0.0); NARROW][..cols];
+        let group = cols * S::F32_LANES;
+        for (index, labels) in labels.chunks(S::F32_LANES).enumerate() {
+            let logits = &logits[index * group..][..labels.len() * cols];
+            load_columns::<S>(logits, columns);
+            let (max, sum) = columns_exp_sub_max_sum(simd, columns);
+            let (maxima, sums) = ([max], [sum]);
+            let maxima: &[f32] = pulp::bytemuck::cast_slice(&maxima);
+            let sums: &[f32] = pulp::bytemuck::cast_slice(&sums);
+            for (lane, (row, &label)) in logits.chunks_exact(cols).zip(labels).enumerate() {
+                tally += row_tally(row, label, maxima[lane], sums[lane]);
+            }
+            if let Some(dlogits) = &mut dlogits {
+                let dlogits = &mut dlogits[index * group..][..labels.len() * cols];
+                let factor = simd.div_f32s(simd.splat_f32s(scale), sum);
+                for column in &mut *columns {
+                    *column = simd.mul_f32s(*column, factor);
+                }
+                store_columns::<S>(columns, dlogits);
+                for (row, &label) in dlogits.chunks_exact_mut(cols).zip(labels) {
+                    row[label as usize] -= scale;
+                }
+            }
+        }
+        tally
+    }
+
+    #[inline(always)]
+    fn wide<S: Simd>(self, simd: S) -> Tally {
+        let Self { cols, logits, labels, scale, mut dlogits } = self;
+        let mut tally = Tally::default();
+        for (index, (row, &label)) in logits.chunks_exact(cols).zip(labels).enumerate() {
+            let (max, sum) = match &mut dlogits {
+                Some(dlogits) => {
+                    let dlogits = &mut dlogits[index * cols..][..cols];
+                    let (max, sum) = row_exp_sub_max_sum(simd, row, dlogits);
+                    scale_row(simd, dlogits, scale / sum);
+                    dlogits[label as usize] -= scale;
+                    (max, sum)
+                }
+                None => row_max_sum(simd, row),
+            };
+            tally += row_tally(row, label, max, sum);
+        }
+        tally
+    }
+}
+
+/// Maximum and sum of e^(x - max) of a wide row, by way of a buffer that stays in the first-level
+/// cache.
+#[inline(always)]
+fn row_max_sum<S: Simd>(simd: S, row: &[f32]) -> (f32, f32) {
+    let max = super::softmax::row_max(simd, row);
+    let mut sum = 0.0;
+    let mut buffer = [0.0; 512];
+    for part in row.chunks(512) {
+        sum += super::softmax::row_exp_sub_sum(simd, part, max, &mut buffer[..part.len()]);
+    }
+    (max, sum)
+}
+
+/// One row's loss and whether it is a hit, from its maximum and its sum of e^(x - max).
+#[inline(always)]
+fn row_tally(row: &[f32], label: u32, max: f32, sum: f32) -> Tally {
+    let label = label as usize;
+    let loss = f64::from(max) - f64::from(row[label]) + f64::from(sum).ln();
+    // NaN anywhere makes the sum NaN. Of several largest logits the first one counts.
+    let hit = row[label] == max && !sum.is_nan() && !row[..label].contains(&max);
+    Tally { rows: 1, loss, hits: usize::from(hit) }
+}

@@ -1,0 +1,6 @@
+//! Networks: weights and workspaces. A forward and a backward pass are the kernels in order.
+
+pub mod init;
+pub mod mlp;
+
+pub use mlp::{Mlp, MlpShape};

@@ -1,0 +1,61 @@
+//! Twin of [`kernels::linear`](crate::kernels::linear).
+
+use super::{Float, gemm, relu};
+use crate::kernels::gemm::{GemmShape, Write};
+use crate::shape::LinearShape;
+
+/// y = x w + b.
+pub fn forward<T: Float>(shape: LinearShape, x: &[T], w: &[T], b: &[T], y: &mut [T]) {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let product = GemmShape { m: rows, k: inputs, n: outputs };
+    gemm::gemm(product, (x, false), (w, false), Write::Overwrite, y);
+    for row in 0..rows {
+        for j in 0..outputs {
+            y[row * outputs + j] += b[j];
+        }
+    }
+}
+
+/// y = max(x w + b, 0).
+pub fn forward_relu<T: Float>(shape: LinearShape, x: &[T], w: &[T], b: &[T], y: &mut [T]) {
+    forward(shape, x, w, b, y);
+    let z = y.to_vec();
+    relu::forward(&z, y);
+}
+
+/// dx = dy w^T.
+pub fn backward_input<T: Float>(shape: LinearShape, dy: &[T], w: &[T], dx: &mut [T]) {
+    let product = GemmShape { m: shape.rows, k: shape.outputs, n: shape.inputs };
+    gemm::gemm(product, (dy, false), (w, true), Write::Overwrite, dx);
+}
+
+/// dx = dy w^T where x > 0, else 0.
+pub fn backward_input_relu<T: Float>(shape: LinearShape, dy: &[T], w: &[T], x: &[T], dx: &mut [T]) {
+    backward_input(shape, dy, w, dx);
+    let unmasked = dx.to_vec();
+    relu::backward(x, &unmasked, dx);
+}
+
+/// dw = or += x^T dy; db = or += column sums of dy.
+pub fn backward_weights<T: Float>(
+    shape: LinearShape,
+    x: &[T],
+    dy: &[T],
+    write: Write,
+    dw: &mut [T],
+    db: &mut [T],
+) {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let product = GemmShape { m: inputs, k: rows, n: outputs };
+    gemm::gemm(product, (x, true), (dy, false), write, dw);
+    for j in 0..outputs {
+        let mut sum = T::ZERO;
+        for row in 0..rows {
+            sum += dy[row * outputs + j];
+        }
+        match write {
+            Write::Overwrite => db[j] = sum,
+            Write::Add => db[j] += sum,
+        }
+    }
+}

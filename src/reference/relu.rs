@@ -1,0 +1,17 @@
+//! Twin of [`kernels::relu`](crate::kernels::relu).
+
+use super::Float;
+
+/// y = max(x, 0); NaN stays NaN.
+pub fn forward<T: Float>(x: &[T], y: &mut [T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = if x <= T::ZERO { T::ZERO } else { x };
+    }
+}
+
+/// dx = dy where y > 0, else 0.
+pub fn backward<T: Float>(y: &[T], dy: &[T], dx: &mut [T]) {
+    for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
+        *dx = if y > T::ZERO { dy } else { T::ZERO };
+    }
+}

@@ -1,0 +1,7 @@
+//! The training loops: data in, history out, a network changed in place.
+
+pub mod history;
+pub mod mlp;
+pub mod weights;
+
+pub use history::{Epoch, History, Metrics};

@@ -108,7 +108,8 @@ fn run(
     let mut gradients = Mlp::zeros(mlp.shape);
     let mut velocity = Mlp::zeros(mlp.shape);
     let mut history = History::default();
-    history.epochs.reserve(settings.epochs / settings.eval_every + 2);
+    // No allocation later, unless somebody asks for more epochs than anybody waits for.
+    history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
     let mut train_seconds = 0.0;
     let mut epoch = 0;
     loop {

@@ -214,8 +214,12 @@ fn pack_b<S: Simd, const NV: usize>(
             for (p, to) in panel.chunks_exact_mut(nr).take(rows).enumerate() {
                 let from = &b.data[(first + p) * b.row_stride + column..][..width];
                 if width == nr {
-                    let (to, _) = S::as_mut_simd_f32s(to);
-                    to.copy_from_slice(S::as_simd_f32s(from).0);
+                    // Vector by vector: `copy_from_slice` would call memmove for each few bytes.
+                    for (to, &from) in
+                        S::as_mut_simd_f32s(to).0.iter_mut().zip(S::as_simd_f32s(from).0)
+                    {
+                        *to = from;
+                    }
                 } else {
                     to[..width].copy_from_slice(from);
                 }

@@ -1,0 +1,98 @@
+//! The accuracy of the exponential, in units in the last place of the exact result: on a sample of
+//! all `f32` in the ordinary run, and on every one of the 2^32 in the run that continuous
+//! integration makes of the ignored tests:
+//!
+//! `cargo test --test exp -- --ignored`
+
+mod common;
+
+use common::{Processor, processors, say, ulp};
+use kernelet::Cpu;
+use kernelet::kernels::exp;
+use rayon::prelude::*;
+
+/// Every so many bit patterns are in the sample. A prime, so that all low bits occur.
+const STRIDE: u32 = 1009;
+
+/// Bit patterns that go through the kernel in one call.
+const BATCH: u32 = 1 << 13;
+
+/// How far `got` is from e^x, in units in the last place of the exact result. Infinity counts as
+/// 2^128, the first number that is too large. NaN in the wrong place is infinitely far.
+fn error_ulps(x: f32, got: f32) -> f64 {
+    let want = f64::from(x).exp();
+    if want.is_nan() || got.is_nan() {
+        return if want.is_nan() && got.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    let too_large = 2f64.powi(128);
+    let (want, got) = (want.min(too_large), f64::from(got).min(too_large));
+    (got - want).abs() / ulp(want.min(f64::from(f32::MAX)))
+}
+
+/// The largest error over the inputs with the given bit patterns, and the input that has it.
+fn worst_of(cpu: &Cpu, patterns: impl Iterator<Item = u32>) -> (f64, f32) {
+    let x: Vec<f32> = patterns.map(f32::from_bits).collect();
+    let mut y = vec![-1.0; x.len()];
+    exp::forward(cpu, &x, &mut y);
+    x.iter().zip(&y).map(|(&x, &y)| (error_ulps(x, y), x)).fold((0.0, 0.0), worse)
+}
+
+fn worse(a: (f64, f32), b: (f64, f32)) -> (f64, f32) {
+    if b.0 > a.0 { b } else { a }
+}
+
+/// Checks every `stride`-th bit pattern on every instruction set.
+fn sweep(stride: u32) {
+    let mut failures = Vec::new();
+    for Processor { isa, cpus: [cpu, _] } in processors() {
+        let (error, x) = (0..=u32::MAX / BATCH)
+            .into_par_iter()
+            .map(|batch| {
+                let first = (batch * BATCH).next_multiple_of(stride);
+                let last = batch * BATCH + (BATCH - 1);
+                worst_of(cpu, (first..=last).step_by(stride as usize))
+            })
+            .reduce(|| (0.0, 0.0), worse);
+        say(&format!("exp on {isa}, 1 in {stride}: off by at most {error:.4} ulp, at {x:e}"));
+        if error > exp::MAX_ERROR_ULPS {
+            failures.push(format!("e^{x:e} on {isa} is off by {error} ulp"));
+        }
+    }
+    assert!(failures.is_empty(), "more than {} ulp: {}", exp::MAX_ERROR_ULPS, failures.join(", "));
+}
+
+#[test]
+fn a_sample_of_all_inputs_is_within_the_stated_error() {
+    sweep(STRIDE);
+}
+
+#[test]
+#[ignore = "takes about a minute per instruction set; continuous integration runs it"]
+fn every_input_is_within_the_stated_error() {
+    sweep(1);
+}
+
+/// The yardstick itself, and that it would see what is wrong.
+#[test]
+fn errors_are_measured_in_units_of_the_exact_result() {
+    let one_up = f32::from_bits(1.0f32.to_bits() + 1);
+    let cases = [
+        (0.0, 1.0, 0.0),
+        (0.0, one_up, 1.0),
+        (f32::INFINITY, f32::INFINITY, 0.0),
+        (100.0, f32::INFINITY, 0.0),
+        (100.0, f32::MAX, 1.0),
+        (-200.0, 0.0, 0.0),
+        (-200.0, f32::from_bits(3), 3.0),
+        (f32::NAN, f32::NAN, 0.0),
+        (f32::NAN, 1.0, f64::INFINITY),
+        (1.0, f32::NAN, f64::INFINITY),
+        (0.0, f32::INFINITY, f64::INFINITY),
+    ];
+    for (x, got, wanted) in cases {
+        let error = error_ulps(x, got);
+        let near =
+            (error - wanted).abs() < 1e-6 || error == wanted || (wanted > 9.0 && error > 1e9);
+        assert!(near, "e^{x} = {got} is off by {error} ulp, not {wanted}");
+    }
+}

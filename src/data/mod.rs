@@ -1,6 +1,7 @@
 //! Images and labels: read from `.npz` files and split into training, validation and test
 //! samples.
 
+mod letters;
 pub mod npz;
 pub mod split;
 

@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kernelet::train::mlp::{Reduction, Settings};
+
+/// SIMD kernels for small neural networks on a CPU.
+///
+/// Without a command: trains the study's multilayer perceptron (1000 hidden units, 200 epochs) on
+/// the embedded letters, and writes curves, history, summary and weights to kernelet-out.
+///
+/// KERNELET_ISA=scalar|avx2|avx512 forces an instruction set.
+///
+/// Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what there was has been saved).
+#[derive(Parser)]
+#[command(name = "kernelet", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a network
+    Train {
+        #[command(subcommand)]
+        network: TrainCommand,
+    },
+    /// Show the processor, the instruction set, the threads and the measured peaks
+    Info(InfoOptions),
+}
+
+#[derive(Subcommand)]
+pub enum TrainCommand {
+    /// The study's multilayer perceptron: full-batch gradient descent with momentum
+    Mlp(Box<MlpOptions>),
+}
+
+#[derive(Args)]
+pub struct InfoOptions {
+    /// Threads [default: all]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct MlpOptions {
+    /// Images and labels, an .npz file [default: the embedded letters]
+    #[arg(long, value_name = "F.npz")]
+    pub data: Option<PathBuf>,
+
+    /// Hidden units [default: those of --init, else 1000]
+    #[arg(long, value_name = "N", value_parser = hidden)]
+    pub hidden: Option<usize>,
+
+    /// Updates of the weights
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub epochs: usize,
+
+    /// Learning rate
+    #[arg(long, value_name = "X", default_value_t = 1e-5, value_parser = learning_rate)]
+    pub lr: f32,
+
+    /// Share of the velocity that is kept from update to update
+    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = momentum)]
+    pub momentum: f32,
+
+    /// What the gradients of the samples are reduced to
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = ReductionOption::Sum)]
+    pub reduction: ReductionOption,
+
+    /// Threads [default: all]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+
+    /// Seed of the starting weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// How many images train and validate; the rest test [default: 10000,6000 of every 18724]
+    #[arg(long, value_name = "N_TRAIN,N_VALID", value_parser = split)]
+    pub split: Option<(usize, usize)>,
+
+    /// Seed of the shuffle before the split, as NumPy's RandomState; none keeps the file's order
+    #[arg(long, value_name = "N|none", default_value = "521", value_parser = split_seed)]
+    pub split_seed: SplitSeed,
+
+    /// Start from these weights: w_h, b_h, w_o, b_o
+    #[arg(long, value_name = "F.npz")]
+    pub init: Option<PathBuf>,
+
+    /// Save the final weights
+    #[arg(long, value_name = "F.npz")]
+    pub save: Option<PathBuf>,
+
+    /// Save the history, a row per evaluated epoch
+    #[arg(long, value_name = "F.csv")]
+    pub history: Option<PathBuf>,
+
+    /// Save settings and results
+    #[arg(long, value_name = "F.json")]
+    pub summary: Option<PathBuf>,
+
+    /// Evaluate every K epochs, at the start and at the end
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = eval_every)]
+    pub eval_every: usize,
+
+    /// Write weights, history, summary and curves (SVG and PNG) to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl MlpOptions {
+    /// The library's share of the options.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            epochs: self.epochs,
+            learning_rate: self.lr,
+            momentum: self.momentum,
+            reduction: match self.reduction {
+                ReductionOption::Sum => Reduction::Sum,
+                ReductionOption::Mean => Reduction::Mean,
+            },
+            eval_every: self.eval_every,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ReductionOption {
+    /// Their sum, as in the study
+    Sum,
+    /// Their mean
+    Mean,
+}
+
+/// The seed of the shuffle before the split, if there is one.
+#[derive(Clone, Copy)]
+pub struct SplitSeed(pub Option<u32>);
+
+/// The options of a run without arguments: the study's, everything written to `kernelet-out`.
+pub fn main_job() -> MlpOptions {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        options: MlpOptions,
+    }
+    Defaults::parse_from(["kernelet", "--out", "kernelet-out"]).options
+}
+
+fn number<T: std::str::FromStr>(
+    text: &str,
+    valid: impl Fn(&T) -> bool,
+    what: &str,
+) -> Result<T, String> {
+    text.parse().ok().filter(valid).ok_or_else(|| format!("must be {what}"))
+}
+
+fn hidden(text: &str) -> Result<usize, String> {
+    // A hundred thousand units take some 2 GB.
+    number(text, |n| (1..=100_000).contains(n), "a whole number from 1 to 100000")
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    number(text, |n| (1..=1024).contains(n), "a whole number from 1 to 1024")
+}
+
+fn eval_every(text: &str) -> Result<usize, String> {
+    number(text, |n| *n >= 1, "a whole number, at least 1")
+}
+
+fn learning_rate(text: &str) -> Result<f32, String> {
+    number(text, |x: &f32| x.is_finite() && *x > 0.0, "a number above 0")
+}
+
+fn momentum(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..1.0).contains(x), "a number from 0 to below 1")
+}
+
+fn split(text: &str) -> Result<(usize, usize), String> {
+    let (train, valid) =
+        text.split_once(',').ok_or("must be two whole numbers: N_TRAIN,N_VALID")?;
+    let what = "two whole numbers: N_TRAIN,N_VALID";
+    Ok((number(train.trim(), |_| true, what)?, number(valid.trim(), |_| true, what)?))
+}
+
+fn split_seed(text: &str) -> Result<SplitSeed, String> {
+    if text == "none" {
+        return Ok(SplitSeed(None));
+    }
+    number(text, |_| true, "none, or a whole number from 0 to 4294967295")
+        .map(|n| SplitSeed(Some(n)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_main_job_is_the_study() {
+        let job = main_job();
+        assert_eq!(job.settings(), Settings::default(), "the defaults differ from the study's");
+        assert_eq!(job.out, Some("kernelet-out".into()), "the main job's folder");
+    }
+}

@@ -1,0 +1,46 @@
+//! The `kernelet` program. Without arguments it trains the study's multilayer perceptron on the
+//! embedded letters and shows the result.
+
+mod args;
+mod curves;
+mod files;
+mod info;
+mod interrupt;
+mod output;
+mod progress;
+mod study;
+mod table;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command, TrainCommand};
+
+/// What a command that did not fail ended with.
+pub enum Done {
+    /// It did all it was asked to.
+    Complete,
+    /// Ctrl-C ended it early; what there was has been saved.
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        None => train::mlp(&args::main_job()),
+        Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
+        Some(Command::Info(options)) => info::run(&options),
+    };
+    match result {
+        Ok(Done::Complete) => ExitCode::SUCCESS,
+        // What a shell reports for a program ended by SIGINT.
+        Ok(Done::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            // One line, whatever a library put into its message.
+            let message = error.to_string().replace('\n', " ");
+            output::complain(&format!("error: {message}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}

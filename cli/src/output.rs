@@ -1,0 +1,21 @@
+//! Writing to the terminal without dying of a closed pipe.
+
+use std::io::{self, Write};
+
+use kernelet::Error;
+
+/// Prints to standard output. A reader that has gone away (`kernelet info | head -1`) is no error.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::Io { path: "standard output".into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints to standard error, as far as that is possible.
+pub fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

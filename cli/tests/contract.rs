@@ -1,0 +1,379 @@
+//! The command line as scripts know it: options, files, exit status.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use kernelet::data::npz::{read_float_arrays, write_float_arrays};
+use tempfile::TempDir;
+
+const HEADER: &str = "epoch,train_seconds,eval_seconds,train_loss,train_accuracy,\
+                      valid_loss,valid_accuracy,test_loss,test_accuracy";
+
+fn kernelet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernelet"));
+    command.env_remove("KERNELET_ISA");
+    command
+}
+
+/// Runs `kernelet` in `folder` with the words of `line`.
+fn run(folder: &Path, line: &str) -> Output {
+    kernelet().current_dir(folder).args(line.split_whitespace()).output().expect("kernelet starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the output is UTF-8")
+}
+
+/// Asserts that a run failed with status 1 and one line that holds all of `parts`.
+#[track_caller]
+fn assert_error(output: &Output, parts: &[&str]) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "status of a failure; it said: {stderr}");
+    let last = stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: "), "the last line is {last:?}");
+    assert_eq!(stderr.matches("error: ").count(), 1, "one error line in {stderr:?}");
+    for part in parts {
+        assert!(last.contains(part), "{part:?} is not in {last:?}");
+    }
+}
+
+#[track_caller]
+fn assert_success(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "it said: {}", text(&output.stderr));
+}
+
+/// A folder with `data.npz`: `n` images that show their class (a bright band), one-hot labels.
+fn folder_with_data(n: usize) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut images = vec![0.0; n * 784];
+    let mut labels = vec![0.0; n * 10];
+    for i in 0..n {
+        let class = i * 7 % 10;
+        labels[i * 10 + class] = 1.0;
+        for pixel in 0..784 {
+            let noise = ((i * 784 + pixel) * 7919 % 101) as f32 / 500.0;
+            let band = if pixel / 78 == class { 0.8 } else { 0.0 };
+            images[i * 784 + pixel] = band + noise;
+        }
+    }
+    let path = folder.path().join("data.npz");
+    let arrays: [(&str, &[usize], &[f32]); 2] =
+        [("images", &[n, 784], &images), ("labels", &[n, 10], &labels)];
+    write_float_arrays(&path, &arrays).expect("data.npz is written");
+    folder
+}
+
+fn read(folder: &TempDir, name: &str) -> String {
+    fs::read_to_string(folder.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The cells of a history, without its header.
+fn rows(history: &str) -> Vec<Vec<String>> {
+    history.lines().skip(1).map(|row| row.split(',').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_run_writes_every_file_it_is_asked_for() {
+    let folder = folder_with_data(200);
+    let output = run(
+        folder.path(),
+        "train mlp --data data.npz --hidden 12 --epochs 6 --lr 1e-3 --threads 1 --out new/out \
+         --save w.npz --history h.csv --summary s.json",
+    );
+    assert_success(&output);
+    let stdout = text(&output.stdout);
+    let files = ["weights.npz", "history.csv", "summary.json"];
+    let curves = ["loss.svg", "loss.png", "accuracy.svg", "accuracy.png"];
+    for name in files.iter().chain(&curves) {
+        let path = folder.path().join("new/out").join(name);
+        assert!(fs::metadata(&path).is_ok_and(|m| m.len() > 100), "{name} is missing or empty");
+        assert!(stdout.contains(name), "the result does not name {name}");
+    }
+    assert_eq!(read(&folder, "h.csv"), read(&folder, "new/out/history.csv"), "the two histories");
+    let svg = read(&folder, "new/out/loss.svg");
+    assert!(svg.starts_with("<svg") && svg.contains("train ("), "loss.svg is no labelled figure");
+    let png = fs::read(folder.path().join("new/out/loss.png")).expect("loss.png");
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n", "loss.png is no PNG");
+
+    let summary: serde_json::Value =
+        serde_json::from_str(&read(&folder, "s.json")).expect("the summary is JSON");
+    assert_eq!(summary["settings"]["hidden"], 12, "hidden in {summary}");
+    assert_eq!(summary["last"]["epoch"], 6, "last epoch in {summary}");
+    assert_eq!(summary["interrupted"], false, "interrupted in {summary}");
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .expect("the folder can be read")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert_eq!(left.len(), 5, "only what was asked for is left: {left:?}");
+}
+
+#[test]
+fn the_history_has_the_columns_of_the_contract() {
+    let folder = folder_with_data(200);
+    let line = "train mlp --data data.npz --hidden 12 --epochs 7 --eval-every 3 --lr 1e-3 \
+                --history h.csv --split 120,0";
+    assert_success(&run(folder.path(), line));
+    let history = read(&folder, "h.csv");
+    assert_eq!(history.lines().next(), Some(HEADER), "the header");
+    let rows = rows(&history);
+    let epochs: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(epochs, ["0", "3", "6", "7"], "the evaluated epochs");
+    for row in &rows {
+        assert_eq!(row.len(), 9, "cells of {row:?}");
+        assert_eq!((row[5].as_str(), row[6].as_str()), ("", ""), "the empty validation set");
+        for cell in [1, 2, 3, 4, 7, 8] {
+            row[cell].parse::<f64>().unwrap_or_else(|e| panic!("cell {cell} of {row:?}: {e}"));
+        }
+    }
+    let loss = |row: &[String]| row[3].parse::<f64>().expect("a loss");
+    assert!(loss(&rows[3]) < loss(&rows[0]), "training lowers the loss");
+}
+
+#[test]
+fn saved_weights_start_the_next_run() {
+    let folder = folder_with_data(150);
+    let common = "train mlp --data data.npz --lr 1e-3 --momentum 0";
+    let path = folder.path();
+    assert_success(&run(path, &format!("{common} --hidden 9 --epochs 4 --history all.csv")));
+    assert_success(&run(path, &format!("{common} --hidden 9 --epochs 2 --save half.npz")));
+    assert_success(&run(path, &format!("{common} --init half.npz --epochs 2 --history rest.csv")));
+    // Without momentum two runs of two epochs are one of four, bit for bit.
+    let metrics = |name| {
+        let rows = rows(&read(&folder, name));
+        rows.last().expect("a last row")[3..].to_vec()
+    };
+    assert_eq!(metrics("all.csv"), metrics("rest.csv"), "the last rows");
+    let output = run(path, &format!("{common} --init half.npz --hidden 10"));
+    assert_error(&output, &["half.npz", "9 hidden units", "--hidden is 10"]);
+}
+
+#[test]
+fn seeds_and_threads() {
+    let folder = folder_with_data(3000);
+    let history = |options: &str| {
+        let line = format!(
+            "train mlp --data data.npz --hidden 40 --epochs 3 --lr 1e-4 --history h.csv {options}"
+        );
+        assert_success(&run(folder.path(), &line));
+        let rows = rows(&read(&folder, "h.csv"));
+        rows.into_iter().map(|row| row[3..].join(",")).collect::<Vec<_>>()
+    };
+    let one = history("--threads 1 --seed 5");
+    assert_eq!(one, history("--threads 2 --seed 5"), "the bits depend on the number of threads");
+    assert_eq!(one, history("--threads 3 --seed 5"), "the bits depend on the number of threads");
+    assert_ne!(one, history("--seed 6"), "another seed gives the same run");
+    assert_ne!(one, history("--seed 5 --split-seed none"), "the split's seed makes no difference");
+}
+
+#[test]
+fn mistakes_in_files_and_settings_are_named() {
+    let folder = folder_with_data(60);
+    let path = folder.path();
+    fs::write(path.join("text.npz"), "not a zip file").expect("text.npz is written");
+    let cases: [(&str, &[&str]); 7] = [
+        ("--data absent.npz", &["absent.npz"]),
+        ("--data text.npz", &["text.npz"]),
+        ("--data data.npz --split 50,20", &["50", "20", "60"]),
+        ("--data data.npz --split 0,20", &["training set is empty"]),
+        ("--data data.npz --init data.npz", &["data.npz", "w_h"]),
+        ("--data data.npz --save .", &["is a folder"]),
+        ("--data data.npz --out data.npz/x", &["data.npz"]),
+    ];
+    for (options, parts) in cases {
+        let output = run(path, &format!("train mlp --epochs 1 --hidden 3 {options}"));
+        assert_error(&output, parts);
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for line in [
+        "fly",
+        "train",
+        "train mlp --hidden 0",
+        "train mlp --hidden 1000000000000",
+        "train mlp --lr -1",
+        "train mlp --lr nan",
+        "train mlp --momentum 1",
+        "train mlp --reduction median",
+        "train mlp --threads 0",
+        "train mlp --eval-every 0",
+        "train mlp --split 5",
+        "train mlp --split-seed soon",
+        "train mlp --nonsense",
+    ] {
+        let output = run(folder.path(), line);
+        assert_eq!(output.status.code(), Some(2), "status of {line:?}");
+        assert!(!output.stderr.is_empty(), "{line:?} is refused without a word");
+    }
+}
+
+#[test]
+fn help_names_every_option_of_the_contract() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let help = text(&run(folder.path(), "train mlp --help").stdout);
+    for option in [
+        "--data",
+        "--hidden",
+        "--epochs",
+        "--lr",
+        "--threads",
+        "--seed",
+        "--momentum",
+        "--reduction",
+        "--split",
+        "--split-seed",
+        "--init",
+        "--save",
+        "--history",
+        "--summary",
+        "--eval-every",
+        "--out",
+    ] {
+        assert!(help.contains(option), "{option} is not in the help");
+    }
+}
+
+#[test]
+fn instruction_sets_can_be_forced() {
+    let info = |isa: &str| kernelet().env("KERNELET_ISA", isa).arg("info").output();
+    let scalar = info("scalar").expect("kernelet starts");
+    assert_success(&scalar);
+    assert!(text(&scalar.stdout).contains("instruction set   scalar"), "scalar was not chosen");
+    assert_error(&info("sse9").expect("kernelet starts"), &["sse9", "avx2"]);
+    for isa in ["avx2", "avx512"] {
+        let output = info(isa).expect("kernelet starts");
+        let there = kernelet::Isa::available().iter().any(|i| i.to_string() == isa);
+        if there {
+            assert_success(&output);
+        } else {
+            assert_error(&output, &["no", isa]);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_what_there_is_and_exits_130() {
+    let folder = folder_with_data(2000);
+    let mut child = kernelet()
+        .current_dir(folder.path())
+        .args("train mlp --data data.npz --hidden 64 --epochs 1000000 --out out".split(' '))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("kernelet starts");
+    // The first line tells that the handler is about to be there; an epoch makes sure.
+    let mut stderr = std::io::BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let mut line = String::new();
+    while !line.starts_with("epoch 0/") {
+        line.clear();
+        let read = std::io::BufRead::read_line(&mut stderr, &mut line).expect("stderr is text");
+        assert!(read > 0, "kernelet ended before its first epoch");
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("kill runs").success(), "the signal was not sent");
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stderr, &mut rest).expect("stderr is text");
+    assert_eq!(child.wait().expect("kernelet ends").code(), Some(130), "it said: {rest}");
+
+    let summary: serde_json::Value =
+        serde_json::from_str(&read(&folder, "out/summary.json")).expect("the summary is JSON");
+    assert_eq!(summary["interrupted"], true, "the summary does not say so");
+    let history = rows(&read(&folder, "out/history.csv"));
+    let last = history.last().expect("a last row");
+    assert_eq!(summary["last"]["epoch"].to_string(), last[0], "history and summary");
+    // The weights are those of the last row.
+    let again = "train mlp --data data.npz --init out/weights.npz --epochs 0 --history again.csv";
+    assert_success(&run(folder.path(), again));
+    assert_eq!(rows(&read(&folder, "again.csv"))[0][3..], last[3..], "the weights' figures");
+}
+
+#[test]
+fn the_golden_run_is_reproduced() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden/mlp.npz");
+    if !golden.exists() {
+        eprintln!("SKIPPED: no golden run at {}", golden.display());
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let names = ["init_w_h", "init_b_h", "init_w_o", "init_b_o", "history"];
+    let arrays = read_float_arrays(&golden, &names).expect("the golden run can be read");
+    let weights: Vec<(&str, &[usize], &[f32])> = names
+        .iter()
+        .zip(&arrays)
+        .take(4)
+        .map(|(name, a)| (name.trim_start_matches("init_"), &a.shape[..], &a.values[..]))
+        .collect();
+    write_float_arrays(&folder.path().join("init.npz"), &weights).expect("init.npz is written");
+    let scalar = |name| integers(&golden, name);
+    let split = scalar("split");
+    let (lr, momentum) = (floats(&golden, "lr")[0], floats(&golden, "momentum")[0]);
+    let line = format!(
+        "train mlp --data {} --split {},{} --split-seed none --init init.npz --lr {lr} \
+         --momentum {momentum} --epochs {} --history h.csv",
+        golden.display(),
+        split[0],
+        split[1],
+        scalar("epochs")[0],
+    );
+    assert_success(&run(folder.path(), &line));
+    let wanted = floats(&golden, "history");
+    let ours = rows(&read(&folder, "h.csv"));
+    assert_eq!(ours.len() * 6, wanted.len(), "rows of the history");
+    let n = integers_shape(&golden, "labels");
+    let sizes = [split[0], split[1], n as i64 - split[0] - split[1]];
+    let mut wrong = Vec::new();
+    for (row, wanted) in ours.iter().zip(wanted.chunks(6)) {
+        for set in 0..3 {
+            let cell = |i: usize| row[3 + 2 * set + i].parse::<f64>().expect("a figure");
+            let (loss, accuracy) = (wanted[2 * set], wanted[2 * set + 1]);
+            let loss_error = (cell(0) - loss).abs();
+            if loss_error > (2e-4 * loss).max(1e-6) {
+                wrong.push(format!("epoch {} set {set}: loss {} for {loss}", row[0], cell(0)));
+            }
+            if (cell(1) - accuracy).abs() > 100.01 / sizes[set] as f64 {
+                wrong.push(format!("epoch {} set {set}: {} % for {accuracy}", row[0], cell(1)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An array of the golden file as npyz reads it.
+fn npy(path: &Path, name: &str) -> npyz::NpyFile<std::io::Cursor<Vec<u8>>> {
+    let file = fs::File::open(path).expect("the golden run can be opened");
+    let mut zip = zip::ZipArchive::new(file).expect("the golden run is a zip file");
+    let mut entry = zip.by_name(&format!("{name}.npy")).expect("the array is there");
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut entry, &mut bytes).expect("the array can be read");
+    npyz::NpyFile::new(std::io::Cursor::new(bytes)).expect("the array is an npy file")
+}
+
+fn integers(path: &Path, name: &str) -> Vec<i64> {
+    npy(path, name).into_vec().expect("64-bit integers")
+}
+
+fn floats(path: &Path, name: &str) -> Vec<f64> {
+    npy(path, name).into_vec().expect("64-bit floats")
+}
+
+fn integers_shape(path: &Path, name: &str) -> u64 {
+    npy(path, name).shape()[0]
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let path: PathBuf = env!("CARGO_BIN_EXE_kernelet").into();
+    let mut child = Command::new(path)
+        .arg("info")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("kernelet starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("kernelet ends");
+    assert_eq!(text(&output.stderr), "", "it complained about a closed pipe");
+    assert_eq!(output.status.code(), Some(0), "its status");
+}

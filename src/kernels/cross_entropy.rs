@@ -33,7 +33,7 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u
 }
 
 /// dprobabilities = `-scale / p` at each row's label, 0 elsewhere: `scale` is 1 for the gradient of
-/// the summed loss, 1 / rows for that of the mean.
+/// the summed loss, 1 / rows for that of the mean. Rounded once.
 ///
 /// # Panics
 /// As [`forward`].

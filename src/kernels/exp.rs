@@ -8,8 +8,8 @@ use crate::shape::check_len;
 
 /// Largest error of [`forward`] over all finite inputs, in units in the last place of the exact
 /// result (subnormal results included), on every instruction set. `tests/exp.rs` checks it on all
-/// 2^32 inputs.
-pub const MAX_ERROR_ULPS: f64 = 2.0;
+/// 2^32 inputs; measured: 1.009 with FMA, 0.978 without.
+pub const MAX_ERROR_ULPS: f64 = 1.05;
 
 /// y = e^x to within [`MAX_ERROR_ULPS`]. Overflow gives infinity, -infinity gives 0, results below
 /// the normal range are rounded to the nearest subnormal, NaN stays NaN.

@@ -82,7 +82,9 @@ pub(super) enum Epilogue<'a> {
 /// C (m, n) = A (m, k) B (k, n), or C += A B, as `write` says. An empty sum (k = 0) is 0.
 ///
 /// Accuracy: each element is a sum of k products, added in an order that depends on the shape
-/// alone; its error is at most k 2^-24 times the sum of the products' magnitudes.
+/// alone. Its error is at most `k 2^-24` times the sum of the products' magnitudes
+/// (`(k + 1) 2^-24` times that sum and the old element's, if it is added to), plus `k 2^-149` where
+/// products are subnormal.
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

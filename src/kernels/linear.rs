@@ -1,6 +1,10 @@
 //! A linear (fully connected) layer, with ReLU fused in: y = x w + b.
 //!
 //! Stands in for the study's `computeLayer`, its bias, and `relu` after it.
+//!
+//! Accuracy, with u = 2^-24: dx and dw as [`gemm`](super::gemm::gemm) states; y within
+//! `(inputs + 1) u (sum |x w| + |b|)`; db within `(min(rows, 64) + rows / 64 + 1) u sum |dy|`, the
+//! sum including the old db where it is added to.
 
 use pulp::{Simd, WithSimd};
 
@@ -16,7 +20,7 @@ use crate::shape::{LinearShape, check_len};
 pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     let product = forward_product(shape);
     kernel_span!("linear::forward", product.flops(), product.bytes());
-    check_len("b", b.len(), 1, shape.outputs);
+    check_forward(shape, x, w, b, y);
     let (x, w) = (Matrix::N(x), Matrix::N(w));
     gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::Bias(b));
 }
@@ -28,7 +32,7 @@ pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y
 pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     let product = forward_product(shape);
     kernel_span!("linear::forward_relu", product.flops(), product.bytes());
-    check_len("b", b.len(), 1, shape.outputs);
+    check_forward(shape, x, w, b, y);
     let (x, w) = (Matrix::N(x), Matrix::N(w));
     gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::BiasRelu(b));
 }
@@ -40,6 +44,7 @@ pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f3
 pub fn backward_input(cpu: &Cpu, shape: LinearShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let product = backward_product(shape);
     kernel_span!("linear::backward_input", product.flops(), product.bytes());
+    check_backward_input(shape, dy, w, dx);
     let (dy, w) = (Matrix::N(dy), Matrix::T(w));
     gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::None);
 }
@@ -59,6 +64,7 @@ pub fn backward_input_relu(
 ) {
     let product = backward_product(shape);
     kernel_span!("linear::backward_input_relu", product.flops(), product.bytes());
+    check_backward_input(shape, dy, w, dx);
     check_len("x", x.len(), shape.rows, shape.inputs);
     let (dy, w) = (Matrix::N(dy), Matrix::T(w));
     gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::ReluMask(x));
@@ -81,9 +87,27 @@ pub fn backward_weights(
     let LinearShape { rows, inputs, outputs } = shape;
     let product = GemmShape { m: inputs, k: rows, n: outputs };
     kernel_span!("linear::backward_weights", product.flops(), product.bytes());
+    check_len("x", x.len(), rows, inputs);
+    check_len("dy", dy.len(), rows, outputs);
+    check_len("dw", dw.len(), inputs, outputs);
     check_len("db", db.len(), 1, outputs);
     gemm_with(cpu, product, Matrix::T(x), Matrix::N(dy), write, dw, Epilogue::None);
     column_sums(cpu, shape, dy, write, db);
+}
+
+#[track_caller]
+fn check_forward(shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &[f32]) {
+    check_len("x", x.len(), shape.rows, shape.inputs);
+    check_len("w", w.len(), shape.inputs, shape.outputs);
+    check_len("b", b.len(), 1, shape.outputs);
+    check_len("y", y.len(), shape.rows, shape.outputs);
+}
+
+#[track_caller]
+fn check_backward_input(shape: LinearShape, dy: &[f32], w: &[f32], dx: &[f32]) {
+    check_len("dy", dy.len(), shape.rows, shape.outputs);
+    check_len("w", w.len(), shape.inputs, shape.outputs);
+    check_len("dx", dx.len(), shape.rows, shape.inputs);
 }
 
 fn forward_product(shape: LinearShape) -> GemmShape {

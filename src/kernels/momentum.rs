@@ -17,7 +17,9 @@ pub struct Momentum {
 }
 
 /// Updates the weights `w` and the velocity `v` from the gradient `g`, in one pass over memory.
-/// Each new v and w is within one rounding (two without FMA) of the exact expression.
+///
+/// Accuracy, with u = 2^-24: the new v is within `u (|momentum v| + |rate g| + |new v|)` of the exact
+/// expression, and w - v is rounded once.
 ///
 /// # Panics
 /// If the three slices differ in length.

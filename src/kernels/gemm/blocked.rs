@@ -21,6 +21,8 @@ use crate::kernels::relu::{keep_where_positive, relu};
 /// Longest chunk of k. A panel of B then takes 50 or 100 KiB and streams from the second-level
 /// cache; that is 5 % faster than panels of 20 KiB in the first-level cache (k up to 320), because
 /// the study's 784 inputs are one chunk and C is written once instead of three times.
+///
+/// `MORE_STEPS` in tests/reference.rs must go beyond it.
 const KC: usize = 800;
 
 /// Rows of C in a piece, before rounding down to whole tiles: the packed block of A then takes at
@@ -38,7 +40,8 @@ const PACK_A_MIN_PANELS: usize = 4;
 /// The row of A that a tile's missing rows are packed from.
 static ZEROS: [f32; KC] = [0.0; KC];
 
-/// Elements of packed B held at a time (16 MiB); a longer k is done in several sweeps.
+/// Elements of packed B held at a time (16 MiB); a longer k is done in several sweeps. `SWEEPS` in
+/// tests/reference.rs must go beyond it.
 const PACKED_B_MAX: usize = 4 << 20;
 
 thread_local! {

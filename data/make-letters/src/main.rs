@@ -1,7 +1,8 @@
 //! Renders `letters.npz`, the letters A to J that kernelet embeds, from the fonts below a folder.
 //!
 //! The same fonts give the same bytes: the faces are taken in the order of their paths, every
-//! random choice comes from a fixed seed, and the arithmetic does not depend on the processor.
+//! random choice comes from a fixed seed, and the arithmetic is chosen not to depend on the
+//! processor.
 
 mod dataset;
 mod faces;

@@ -12,6 +12,8 @@ pub const SIDE: usize = 28;
 const FINE: usize = 4;
 /// The brightest pixel of an image must have this level at least, before noise and inversion.
 const FAINTEST: f32 = 112.0;
+/// The share of its bounding box that a glyph with a heavier stroke may fill.
+const DENSEST: f32 = 0.68;
 /// The share of a glyph's area that its image must show.
 const KEPT: f32 = 0.88;
 const CANVAS: usize = SIDE * FINE;
@@ -173,9 +175,12 @@ pub fn draw(glyph: &Path, look: &Look, dice: &mut Dice) -> Option<Image> {
             for (v, &e) in weighted.iter_mut().zip(&edge) {
                 *v = if look.weight > 0.0 { (*v).max(e) } else { (*v).min(255 - e) };
             }
-            // A glyph that would all but vanish, or close its holes, keeps its weight.
+            // A glyph that would lose its thin strokes or close its holes keeps its weight.
             let now = sum(&weighted);
-            if now * 10 > ink * 7 && now < 2 * ink {
+            let area = bounds.width() * bounds.height() * scale * scale * 255.0;
+            let thinned = look.weight < 0.0 && now * 10 > ink * 7;
+            let thickened = look.weight > 0.0 && now < 2 * ink && (now as f32) < DENSEST * area;
+            if thinned || thickened {
                 canvas = weighted;
             }
         }

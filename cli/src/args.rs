@@ -59,14 +59,14 @@ pub struct MlpOptions {
     pub epochs: usize,
 
     /// Learning rate
-    #[arg(long, value_name = "X", default_value_t = 1e-5, value_parser = learning_rate)]
+    #[arg(long, value_name = "X", default_value_t = 1e-5, value_parser = learning_rate, allow_negative_numbers = true)]
     pub lr: f32,
 
     /// Share of the velocity that is kept from update to update
-    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = momentum)]
+    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = momentum, allow_negative_numbers = true)]
     pub momentum: f32,
 
-    /// What the gradients of the samples are reduced to
+    /// What the samples' gradients are reduced to: the study takes their sum
     #[arg(long, value_name = "KIND", value_enum, default_value_t = ReductionOption::Sum)]
     pub reduction: ReductionOption,
 
@@ -78,7 +78,7 @@ pub struct MlpOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// How many images train and validate; the rest test [default: 10000,6000 of every 18724]
+    /// How many images train and validate, the rest test [default: 10000,6000 of every 18724]
     #[arg(long, value_name = "N_TRAIN,N_VALID", value_parser = split)]
     pub split: Option<(usize, usize)>,
 
@@ -127,11 +127,10 @@ impl MlpOptions {
     }
 }
 
+// Without descriptions, which would spread the help over three times as many lines.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ReductionOption {
-    /// Their sum, as in the study
     Sum,
-    /// Their mean
     Mean,
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use kernelet::{Error, Isa, peak};
+use kernelet::{Cpu, Error, Isa, peak};
 
 use crate::args::InfoOptions;
 use crate::{Done, output, train};
 
+/// Prints what is known at once, then what has to be measured.
 pub fn run(options: &InfoOptions) -> Result<Done, Error> {
     let cpu = train::cpu(options.threads)?;
     let available: Vec<_> = Isa::available().iter().map(Isa::to_string).collect();
@@ -25,15 +26,21 @@ pub fn run(options: &InfoOptions) -> Result<Done, Error> {
     output::print(&text)?;
 
     let single = cpu.clone().with_threads(1)?;
-    let mut text = String::new();
-    let (one, all) = (peak::gflops(&single), peak::gflops(&cpu));
-    let _ = writeln!(text, "multiply-adds     {one:.1} GFLOP/s on 1 thread, {all:.1} on all");
-    let (one, all) = (peak::memory_gbytes(&single), peak::memory_gbytes(&cpu));
-    let _ = writeln!(text, "memory, copying   {one:.1} GB/s on 1 thread, {all:.1} on all");
-    output::print(&text)?;
+    let all = (cpu.threads() > 1).then_some(&cpu);
+    let row = |name: &str, unit: &str, measure: fn(&Cpu) -> f64| {
+        let mut row = format!("{name:18}{:.1} {unit} on 1 thread", measure(&single));
+        if let Some(all) = all {
+            // Writing to a string cannot fail.
+            let _ = write!(row, ", {:.1} on {}", measure(all), all.threads());
+        }
+        output::print(&(row + "\n"))
+    };
+    row("multiply-adds", "GFLOP/s", peak::gflops)?;
+    row("memory, copying", "GB/s", peak::memory_gbytes)?;
     Ok(Done::Complete)
 }
 
+/// The processor's name, as far as it tells.
 fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
     if let Some(brand) = raw_cpuid::CpuId::new().get_processor_brand_string() {

@@ -4,12 +4,14 @@
 mod args;
 mod curves;
 mod files;
+mod history;
 mod info;
 mod interrupt;
 mod output;
 mod progress;
+mod report;
 mod study;
-mod table;
+mod summary;
 mod train;
 
 use std::process::ExitCode;
@@ -34,8 +36,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(Done::Complete) => ExitCode::SUCCESS,
-        // What a shell reports for a program ended by SIGINT.
-        Ok(Done::Interrupted) => ExitCode::from(130),
+        Ok(Done::Interrupted) => ExitCode::from(interrupt::STATUS),
         Err(error) => {
             // One line, whatever a library put into its message.
             let message = error.to_string().replace('\n', " ");

@@ -1,4 +1,4 @@
-//! Writing to the terminal without dying of a closed pipe.
+//! Writing to the terminal without dying of a closed pipe, and numbers that stay short.
 
 use std::io::{self, Write};
 
@@ -18,4 +18,14 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Prints to standard error, as far as that is possible.
 pub fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A number with so many decimals, or in powers of ten where that would be a long row of digits
+/// (the loss of a training that diverges).
+pub fn decimal(value: f64, decimals: usize) -> String {
+    if value.is_finite() && value.abs() >= 1e6 {
+        format!("{value:.2e}")
+    } else {
+        format!("{value:.decimals$}")
+    }
 }

@@ -1,8 +1,7 @@
 //! `kernelet train mlp`, and `kernelet` alone.
 
-use std::fmt::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use kernelet::data::{Dataset, PIXELS};
@@ -10,18 +9,41 @@ use kernelet::nn::{Mlp, MlpShape};
 use kernelet::train::weights::{load_mlp, save_mlp};
 use kernelet::train::{History, mlp as training};
 use kernelet::{Cpu, Error};
+use serde::Serialize;
 
 use crate::args::MlpOptions;
-use crate::files::{Files, Summary, write_history};
+use crate::files::Files;
 use crate::progress::Progress;
-use crate::{Done, curves, interrupt, output, study, table};
+use crate::{Done, curves, history, interrupt, output, report, summary};
 
 /// Hidden units where neither `--hidden` nor `--init` says otherwise.
 const HIDDEN: usize = 1000;
 
+/// A finished run: what its report and its summary tell of.
+pub struct Run<'a> {
+    pub options: &'a MlpOptions,
+    pub settings: training::Settings,
+    pub hidden: usize,
+    /// Where the data came from.
+    pub data: &'a str,
+    /// How many train, validate and test.
+    pub samples: [usize; 3],
+    pub cpu: &'a Cpu,
+    pub history: History,
+    pub seconds: Seconds,
+    pub files: &'a Files,
+}
+
+/// What the time went to.
+#[derive(Default, Serialize)]
+pub struct Seconds {
+    pub total: f64,
+    pub train: f64,
+    pub eval: f64,
+}
+
 /// Trains, shows the study's table with ours beside it, and writes the files.
 pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
-    let files = Files::prepare(options)?;
     let cpu = cpu(options.threads)?;
     let dataset = match &options.data {
         Some(path) => Dataset::open(path)?,
@@ -32,23 +54,28 @@ pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
     drop(dataset);
     let mut mlp = start(options, split.classes)?;
     let hidden = mlp.shape.hidden;
+    let files = Files::prepare(options)?;
+    let samples = [split.train.len(), split.valid.len(), split.test.len()];
+    let [train, valid, test] = samples;
     output::complain(&format!(
-        "{hidden} hidden units on {data} ({} train, {} valid, {} test), {} on {} threads\n",
-        split.train.len(),
-        split.valid.len(),
-        split.test.len(),
+        "MLP with {} on {data}, {} on {}\n{train} images train, {valid} validate, {test} test\n",
+        count(hidden, "hidden unit"),
         cpu.isa(),
-        cpu.threads(),
+        count(cpu.threads(), "thread"),
     ));
 
     interrupt::listen()?;
-    let mut progress = Progress::new(options.epochs);
+    let settings = options.settings();
+    let mut progress = Progress::new(settings.epochs);
+    let mut seconds = Seconds::default();
     let begin = Instant::now();
-    let history = training::train(&cpu, &options.settings(), &split, &mut mlp, &mut |epoch| {
+    let history = training::train(&cpu, &settings, &split, &mut mlp, &mut |epoch| {
+        seconds.train += epoch.train_seconds;
+        seconds.eval += epoch.eval_seconds;
         progress.show(epoch);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let seconds = begin.elapsed().as_secs_f64();
+    seconds.total = begin.elapsed().as_secs_f64();
     progress.finish();
 
     // The weights first: they are what cannot be had again without training.
@@ -56,19 +83,28 @@ pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
         save_mlp(path, &mlp)?;
     }
     for path in &files.history {
-        write_history(path, &history)?;
+        history::write(path, &history)?;
     }
-    let title = format!("MLP with {hidden} hidden units on {data}");
-    let curves = match &files.curves {
-        Some(folder) => curves::write(folder, &title, &history)?,
-        None => Vec::new(),
+    if let Some(folder) = &options.out {
+        let subject = format!("MLP with {} on {}", count(hidden, "hidden unit"), name(&data));
+        curves::write(folder, &subject, &history)?;
+    }
+    let run = Run {
+        options,
+        settings,
+        hidden,
+        data: &data,
+        samples,
+        cpu: &cpu,
+        history,
+        seconds,
+        files: &files,
     };
-    let summary = Summary::new(options, hidden, &data, &split, &cpu, &history, &files, &curves);
     for path in &files.summary {
-        summary.write(path)?;
+        summary::write(path, &run)?;
     }
-    output::print(&report(options, hidden, &data, seconds, &history, &files, &curves))?;
-    Ok(if history.interrupted { Done::Interrupted } else { Done::Complete })
+    output::print(&report::of(&run))?;
+    Ok(if run.history.interrupted { Done::Interrupted } else { Done::Complete })
 }
 
 /// The `Cpu` that `--threads` asks for.
@@ -78,6 +114,16 @@ pub fn cpu(threads: Option<usize>) -> Result<Cpu, Error> {
         Some(threads) => cpu.with_threads(threads),
         None => Ok(cpu),
     }
+}
+
+/// A number and what it counts: `1 thread`, `2 threads`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A data set's name without the folders, for places that are not wide.
+pub fn name(data: &str) -> &str {
+    Path::new(data).file_name().and_then(|name| name.to_str()).unwrap_or(data)
 }
 
 /// The starting weights: those of `--init`, or new ones.
@@ -90,54 +136,11 @@ fn start(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
     match options.hidden {
         Some(hidden) if hidden != mlp.shape.hidden => Err(Error::File {
             path: path.clone(),
-            why: format!("has {} hidden units, but --hidden is {hidden}", mlp.shape.hidden),
+            why: format!(
+                "has {}, but --hidden is {hidden}",
+                count(mlp.shape.hidden, "hidden unit")
+            ),
         }),
         _ => Ok(mlp),
     }
-}
-
-fn report(
-    options: &MlpOptions,
-    hidden: usize,
-    data: &str,
-    seconds: f64,
-    history: &History,
-    files: &Files,
-    curves: &[PathBuf],
-) -> String {
-    let mut text = String::new();
-    let Some(last) = history.epochs.last() else { return text };
-    // The study's figures stand beside ours where the run is the study's.
-    let printed =
-        study::mlp(hidden).filter(|_| options.settings() == training::Settings::default());
-    let interrupted = if history.interrupted { " (interrupted)" } else { "" };
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "Table 1: {hidden} hidden units after {} epochs on {data}{interrupted}\n{}",
-        last.epoch,
-        table::table_1(seconds, last, printed),
-    );
-    if printed.is_some() && options.data.is_none() {
-        let _ = writeln!(
-            text,
-            "The study's figures are on notMNIST, ours on the embedded letters, which are about as\n\
-             hard: compare the sizes of the figures, not their digits.",
-        );
-    }
-    if let Some((best, valid)) = history.best().and_then(|best| Some((best, best.valid?))) {
-        let _ = writeln!(
-            text,
-            "Early stopping would have stopped at epoch {}: valid {:.6} / {:.2} %{}.",
-            best.epoch,
-            valid.loss,
-            valid.accuracy,
-            best.test
-                .map_or(String::new(), |m| format!(", test {:.6} / {:.2} %", m.loss, m.accuracy)),
-        );
-    }
-    for path in files.weights.iter().chain(&files.history).chain(&files.summary).chain(curves) {
-        let _ = writeln!(text, "wrote {}", path.display());
-    }
-    text
 }

@@ -1,0 +1,139 @@
+//! The summary as JSON: everything about a run that a script may want to know.
+
+use std::path::{Path, PathBuf};
+
+use kernelet::Error;
+use kernelet::data::npz::write_atomically;
+use kernelet::train::{self, mlp::Reduction};
+use serde::Serialize;
+
+use crate::files;
+use crate::train::{Run, Seconds};
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    kernelet: &'static str,
+    network: &'static str,
+    data: &'a str,
+    samples: Samples,
+    settings: Settings,
+    instruction_set: String,
+    threads: usize,
+    seconds: &'a Seconds,
+    interrupted: bool,
+    last: Option<Epoch>,
+    /// The epoch with the lowest validation loss.
+    best_valid: Option<Epoch>,
+    files: Files,
+}
+
+#[derive(Serialize)]
+struct Samples {
+    train: usize,
+    valid: usize,
+    test: usize,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    hidden: usize,
+    epochs: usize,
+    learning_rate: f32,
+    momentum: f32,
+    reduction: &'static str,
+    eval_every: usize,
+    /// Without a meaning where `init` is.
+    seed: u64,
+    split_seed: Option<u32>,
+    init: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Epoch {
+    epoch: usize,
+    train: Metrics,
+    valid: Option<Metrics>,
+    test: Option<Metrics>,
+}
+
+/// A loss that is no number becomes `null`.
+#[derive(Serialize)]
+struct Metrics {
+    loss: f64,
+    accuracy: f64,
+}
+
+#[derive(Serialize)]
+struct Files {
+    weights: Vec<String>,
+    history: Vec<String>,
+    summary: Vec<String>,
+    curves: Vec<String>,
+}
+
+impl From<train::Metrics> for Metrics {
+    fn from(train::Metrics { loss, accuracy }: train::Metrics) -> Self {
+        Self { loss, accuracy }
+    }
+}
+
+impl From<&train::Epoch> for Epoch {
+    fn from(epoch: &train::Epoch) -> Self {
+        Self {
+            epoch: epoch.epoch,
+            train: epoch.train.into(),
+            valid: epoch.valid.map(Into::into),
+            test: epoch.test.map(Into::into),
+        }
+    }
+}
+
+impl From<&files::Files> for Files {
+    fn from(files: &files::Files) -> Self {
+        // Paths need not be Unicode, JSON is.
+        let text = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
+        Self {
+            weights: text(&files.weights),
+            history: text(&files.history),
+            summary: text(&files.summary),
+            curves: text(&files.curves),
+        }
+    }
+}
+
+/// Writes the summary of a run.
+pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
+    let Run { options, settings, history, .. } = run;
+    let [train, valid, test] = run.samples;
+    let summary = Summary {
+        kernelet: env!("CARGO_PKG_VERSION"),
+        network: "mlp",
+        data: run.data,
+        samples: Samples { train, valid, test },
+        settings: Settings {
+            hidden: run.hidden,
+            epochs: settings.epochs,
+            learning_rate: settings.learning_rate,
+            momentum: settings.momentum,
+            reduction: match settings.reduction {
+                Reduction::Sum => "sum",
+                Reduction::Mean => "mean",
+            },
+            eval_every: settings.eval_every,
+            seed: options.seed,
+            split_seed: options.split_seed.0,
+            init: options.init.as_ref().map(|path| path.display().to_string()),
+        },
+        instruction_set: run.cpu.isa().to_string(),
+        threads: run.cpu.threads(),
+        seconds: &run.seconds,
+        interrupted: history.interrupted,
+        last: history.epochs.last().map(Into::into),
+        best_valid: history.best().map(Into::into),
+        files: run.files.into(),
+    };
+    write_atomically(path, |to| {
+        serde_json::to_writer_pretty(&mut *to, &summary)?;
+        to.write_all(b"\n")
+    })
+}

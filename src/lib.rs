@@ -37,7 +37,7 @@
 //! # Speed
 //!
 //! Kernels run in parallel on their [`Cpu`]'s threads where that pays; wrap a sequence of small
-//! calls in [`Cpu::install`]. Build with optimisation: without it the kernels are some fifty times
+//! calls in [`Cpu::install`]. Build with optimisation: without it the kernels are many times
 //! slower (this workspace's own `dev` profile is optimised for that reason; a crate that depends on
 //! kernelet needs `[profile.dev.package."*"] opt-level = 3`). No `target-cpu` flag is needed.
 

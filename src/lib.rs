@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`cpu`] | [`Cpu`]: instruction set and threads, every kernel's first argument |
 //! | [`kernels`] | the product: one file per kernel; which function of the study each stands in for |
-//! | [`reference`] | the scalar twin of every kernel, for `f32` and `f64` |
+//! | [`mod@reference`] | the scalar twin of every kernel, for `f32` and `f64` |
 //! | [`nn`] | networks: weights, workspaces, the kernels in order |
 //! | [`train`] | the training loops and their history |
 //! | [`data`] | `.npz` files, the split, the embedded letters |

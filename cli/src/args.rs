@@ -59,11 +59,13 @@ pub struct MlpOptions {
     pub epochs: usize,
 
     /// Learning rate
-    #[arg(long, value_name = "X", default_value_t = 1e-5, value_parser = learning_rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1e-5)]
+    #[arg(value_parser = learning_rate, allow_negative_numbers = true)]
     pub lr: f32,
 
     /// Share of the velocity that is kept from update to update
-    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = momentum, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.95)]
+    #[arg(value_parser = momentum, allow_negative_numbers = true)]
     pub momentum: f32,
 
     /// What the samples' gradients are reduced to: the study takes their sum

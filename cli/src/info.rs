@@ -17,9 +17,9 @@ pub fn run(options: &InfoOptions) -> Result<Done, Error> {
     let _ = writeln!(text, "processor         {}", processor());
     let _ = writeln!(
         text,
-        "instruction set   {} ({} lanes of f32; available: {})",
+        "instruction set   {} ({} of f32; available: {})",
         cpu.isa(),
-        cpu.isa().lanes(),
+        train::count(cpu.isa().lanes(), "lane"),
         available.join(", ")
     );
     let _ = writeln!(text, "threads           {}", cpu.threads());

@@ -1,25 +1,26 @@
 //! Ctrl-C: the first one asks the run to finish its epoch and save, the second ends it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use kernelet::Error;
-
-use crate::output;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Status of a run that was interrupted, as a shell reports a program ended by SIGINT.
 pub const STATUS: u8 = 130;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Takes over SIGINT, SIGTERM and SIGHUP.
+/// Takes over SIGINT and SIGTERM; SIGHUP is left alone, so that `nohup` keeps its meaning.
 pub fn listen() -> Result<(), Error> {
-    ctrlc::set_handler(|| {
-        if ASKED.swap(true, Ordering::Relaxed) {
-            std::process::exit(STATUS.into());
-        }
-        output::complain("\nFinishing this epoch, then saving. Once more ends it at once.\n");
-    })
-    .map_err(|e| Error::Setting(format!("cannot listen for Ctrl-C: {e}")))
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal must not find its own mark.
+        flag::register_conditional_shutdown(signal, STATUS.into(), ASKED.clone())
+            .and_then(|_| flag::register(signal, ASKED.clone()))
+            .map_err(|e| Error::Setting(format!("cannot listen for signal {signal}: {e}")))?;
+    }
+    Ok(())
 }
 
 /// Whether the run has been asked to end.

@@ -57,12 +57,12 @@ pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
     let files = Files::prepare(options)?;
     let samples = [split.train.len(), split.valid.len(), split.test.len()];
     let [train, valid, test] = samples;
-    output::complain(&format!(
+    let headline = format!(
         "MLP with {} on {data}, {} on {}\n{train} images train, {valid} validate, {test} test\n",
         count(hidden, "hidden unit"),
         cpu.isa(),
         count(cpu.threads(), "thread"),
-    ));
+    );
 
     interrupt::listen()?;
     let settings = options.settings();
@@ -72,6 +72,10 @@ pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
     let history = training::train(&cpu, &settings, &split, &mut mlp, &mut |epoch| {
         seconds.train += epoch.train_seconds;
         seconds.eval += epoch.eval_seconds;
+        if epoch.epoch == 0 {
+            // Not before: until here the library may have refused the weights or the data.
+            output::complain(&headline);
+        }
         progress.show(epoch);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
@@ -130,6 +134,7 @@ pub fn name(data: &str) -> &str {
 fn start(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
     let Some(path) = &options.init else {
         let hidden = options.hidden.unwrap_or(HIDDEN);
+        check_memory(hidden)?;
         return Ok(Mlp::xavier(MlpShape { inputs: PIXELS, hidden, classes }, options.seed));
     };
     let mlp = load_mlp(path)?;
@@ -143,4 +148,13 @@ fn start(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
         }),
         _ => Ok(mlp),
     }
+}
+
+/// Makes sure that training finds the memory that it is about to ask for: without, it would abort.
+fn check_memory(hidden: usize) -> Result<(), Error> {
+    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
+    const BYTES_PER_UNIT: usize = (3 * 800 + 2 * 1024) * size_of::<f32>();
+    Vec::<u8>::new().try_reserve_exact(hidden.saturating_mul(BYTES_PER_UNIT)).map_err(|_| {
+        Error::Setting(format!("{} do not fit into memory", count(hidden, "hidden unit")))
+    })
 }

@@ -31,11 +31,10 @@ fn text(bytes: &[u8]) -> String {
 fn assert_error(output: &Output, parts: &[&str]) {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "status of a failure; it said: {stderr}");
-    let last = stderr.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: "), "the last line is {last:?}");
-    assert_eq!(stderr.matches("error: ").count(), 1, "one error line in {stderr:?}");
+    assert_eq!(stderr.lines().count(), 1, "one line is expected in {stderr:?}");
+    assert!(stderr.starts_with("error: "), "the line is {stderr:?}");
     for part in parts {
-        assert!(last.contains(part), "{part:?} is not in {last:?}");
+        assert!(stderr.contains(part), "{part:?} is not in {stderr:?}");
     }
 }
 

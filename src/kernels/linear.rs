@@ -50,7 +50,8 @@ pub fn backward_input(cpu: &Cpu, shape: LinearShape, dy: &[f32], w: &[f32], dx: 
 }
 
 /// dx (rows, inputs) = dy w^T where x > 0, else 0: the backward of this layer's input together
-/// with the ReLU that made it, x (rows, inputs). In the study: delta_h = (delta_o w_o^T) * [z_h > 0].
+/// with the ReLU that made it, x (rows, inputs). In the study:
+/// `delta_h = (delta_o w_o^T) * [z_h > 0]`.
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

@@ -49,12 +49,4 @@ impl History {
             .filter(|epoch| !loss(epoch).is_nan())
             .min_by(|a, b| loss(a).total_cmp(&loss(b)))
     }
-
-    /// Seconds spent on updates and on evaluation, in that order.
-    #[must_use]
-    pub fn seconds(&self) -> (f64, f64) {
-        self.epochs
-            .iter()
-            .fold((0.0, 0.0), |(t, e), row| (t + row.train_seconds, e + row.eval_seconds))
-    }
 }

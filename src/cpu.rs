@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use pulp::Arch;
+use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::subnormals::FlushSubnormals;
 
 /// Environment variable that forces an instruction set: `scalar`, `avx2` or `avx512`.
 pub const ISA_VARIABLE: &str = "KERNELET_ISA";
@@ -46,7 +47,7 @@ impl Isa {
     #[must_use]
     pub fn lanes(self) -> usize {
         struct Lanes;
-        impl pulp::WithSimd for Lanes {
+        impl WithSimd for Lanes {
             type Output = usize;
             #[inline(always)]
             fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
@@ -204,19 +205,32 @@ impl Cpu {
         self.install(|| rayon::broadcast(|_| body()).into_iter().sum())
     }
 
-    /// The `pulp` token that kernels dispatch on.
+    /// The `pulp` token, for an operation that shares its arithmetic out with
+    /// [`for_each`](Self::for_each).
     pub(crate) fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// Calls `body` with every index below `count`, on all threads if `parallel`. The indices
-    /// name fixed pieces of work: which thread takes which makes no difference to the result.
+    /// Runs an operation compiled for this instruction set on this thread, with subnormals flushed
+    /// to zero.
+    pub(crate) fn dispatch<Op: WithSimd>(&self, op: Op) -> Op::Output {
+        let _flush = FlushSubnormals::new();
+        self.arch.dispatch(op)
+    }
+
+    /// Calls `body` with every index below `count`, on all threads if `parallel`, with subnormals
+    /// flushed to zero. The indices name fixed pieces of work: which thread takes which makes no
+    /// difference to the result.
     pub(crate) fn for_each(
         &self,
         parallel: bool,
         count: usize,
         body: impl Fn(usize) + Sync + Send,
     ) {
+        let body = |index| {
+            let _flush = FlushSubnormals::new();
+            body(index);
+        };
         if parallel && self.threads > 1 && count > 1 {
             self.install(|| (0..count).into_par_iter().with_max_len(1).for_each(body));
         } else {

@@ -1,7 +1,8 @@
 //! SIMD kernels for small neural networks on a CPU: forward and backward, on plain slices.
 //!
-//! **What it is.** Matrix products with fused bias and ReLU, softmax with cross-entropy, momentum,
-//! and thin training loops on top. The kernels take slices and write into slices; AVX-512, AVX2 or
+//! **What it is.** Matrix products with fused bias and ReLU, convolutions, ReLU with batch
+//! normalisation, pools, dropout, softmax with cross-entropy, momentum and Adam, and thin training
+//! loops on top. The kernels take slices and write into slices; AVX-512, AVX2 or
 //! plain code is chosen when the program runs. **What it is not.** No tensors, no graph, no
 //! automatic differentiation, no GPU.
 //!
@@ -49,6 +50,7 @@ pub mod nn;
 pub mod peak;
 pub mod reference;
 pub mod shape;
+mod subnormals;
 pub mod train;
 
 pub use cpu::{Cpu, Isa};

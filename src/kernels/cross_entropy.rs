@@ -9,6 +9,7 @@ use super::kernel_span;
 use super::softmax_cross_entropy::{Tally, check};
 use crate::cpu::Cpu;
 use crate::shape::{MatrixShape, check_len};
+use crate::subnormals::FlushSubnormals;
 
 /// Losses `-ln p_label` (infinite where that probability is 0) and hits of `probabilities`
 /// (rows, classes) against `labels` (rows). The logarithms and their sum are in `f64`.
@@ -21,6 +22,7 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u
     let _ = cpu;
     kernel_span!("cross_entropy::forward", probabilities.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
+    let _flush = FlushSubnormals::new();
     let mut tally = Tally::default();
     for (row, &label) in probabilities.chunks_exact(shape.cols.max(1)).zip(labels) {
         let (label, p) = (label as usize, row[label as usize]);
@@ -49,6 +51,7 @@ pub fn backward(
     kernel_span!("cross_entropy::backward", labels.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
     check_len("dprobabilities", dprobabilities.len(), shape.rows, shape.cols);
+    let _flush = FlushSubnormals::new();
     dprobabilities.fill(0.0);
     for (row, &label) in labels.iter().enumerate() {
         let at = row * shape.cols + label as usize;

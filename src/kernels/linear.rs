@@ -8,9 +8,10 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::gemm::{Epilogue, GemmShape, Matrix, Write, gemm_with};
+use super::adam::{self, Adam};
+use super::gemm::{Epilogue, GemmShape, Matrix, Write, gemm_by_row_blocks, gemm_with, row_block};
 use super::kernel_span;
-use crate::cpu::Cpu;
+use crate::cpu::{Chunks, Cpu};
 use crate::shape::{LinearShape, check_len};
 
 /// y (rows, outputs) = x (rows, inputs) w (inputs, outputs) + b (outputs).
@@ -96,6 +97,45 @@ pub fn backward_weights(
     column_sums(cpu, shape, dy, write, db);
 }
 
+/// dw (inputs, outputs) = x^T dy, and with it update number `step` of w and its moments m and v, as
+/// [`adam::update`]: dw goes from cache to cache and is never written to memory. Returns the sum
+/// of squares of w before the update. (The gradient of the biases is [`column_sums`] of dy.)
+///
+/// # Panics
+/// If a slice does not fit `shape`, or `step` is 0.
+#[expect(clippy::too_many_arguments, reason = "a gradient's inputs and an update's")]
+pub fn backward_weights_adam(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[f32],
+    dy: &[f32],
+    adam: Adam,
+    step: u64,
+    w: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) -> f64 {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let product = GemmShape { m: inputs, k: rows, n: outputs };
+    let flops = product.flops() + 16.0 * w.len() as f64;
+    let bytes = 4.0 * (x.len() + dy.len() + 6 * w.len()) as f64;
+    kernel_span!("linear::backward_weights_adam", flops, bytes);
+    check_len("x", x.len(), rows, inputs);
+    check_len("dy", dy.len(), rows, outputs);
+    check_len("w", w.len(), inputs, outputs);
+    check_len("m", m.len(), inputs, outputs);
+    check_len("v", v.len(), inputs, outputs);
+    let block = row_block(inputs, adam::PIECES);
+    let weights = adam::Weights::new(adam, step, (w, m, v), block * outputs);
+    let mut squares = [0.0; adam::PIECES];
+    let sums = Chunks::new(&mut squares, 1);
+    gemm_by_row_blocks(cpu, product, Matrix::T(x), Matrix::N(dy), block, &|index, dw| {
+        // SAFETY: each block comes once, and `row_block` keeps their number below that of the sums.
+        unsafe { sums.get(index)[0] = weights.update_piece(cpu, index, dw) };
+    });
+    squares.iter().sum()
+}
+
 #[track_caller]
 fn check_forward(shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &[f32]) {
     check_len("x", x.len(), shape.rows, shape.inputs);
@@ -120,7 +160,10 @@ fn backward_product(shape: LinearShape) -> GemmShape {
 }
 
 /// db (outputs) = or += the sum over rows of dy (rows, outputs).
-fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: &mut [f32]) {
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: &mut [f32]) {
     /// Columns that a thread takes at a time: a few cache lines of every row.
     const COLUMNS: usize = 128;
     /// Rows summed by themselves before they join the total, which keeps the rounding error of
@@ -160,6 +203,9 @@ fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: &mut
         }
     }
 
+    check_len("dy", dy.len(), shape.rows, shape.outputs);
+    check_len("db", db.len(), 1, shape.outputs);
+    kernel_span!("linear::column_sums", dy.len(), 4 * dy.len());
     if write == Write::Overwrite {
         db.fill(0.0);
     }
@@ -169,6 +215,6 @@ fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: &mut
     let parallel = dy.len() >= super::ELEMENTWISE_PARALLEL_MIN;
     cpu.for_each_chunk(parallel, db, COLUMNS, |index, db| {
         let first = index * COLUMNS;
-        cpu.arch().dispatch(ColumnSums { dy, outputs: shape.outputs, first, db });
+        cpu.dispatch(ColumnSums { dy, outputs: shape.outputs, first, db });
     });
 }

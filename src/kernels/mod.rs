@@ -10,6 +10,9 @@
 //! - A slice that does not fit the shape is a panic that names both lengths.
 //! - The same instruction set gives the same bits with any number of threads.
 //! - NaN in, NaN out, unless the docs say otherwise.
+//! - Subnormals are zeros: read as such, and written for results below the normal range, on every
+//!   thread that works (x86-64 and AArch64). What L2 regularisation drives towards zero would
+//!   otherwise slow a training run down many times over. The caller's own arithmetic is left as it was.
 //! - Every call opens a `tracing` span (target `kernelet::kernel`) with its floating-point
 //!   operations and the bytes it must move at least.
 //!
@@ -21,13 +24,26 @@
 //! | `averageCE` (its figure's `CE`) | [`cross_entropy::forward`], from logits: [`softmax_cross_entropy::forward`] |
 //! | `gradCE` as printed (prediction - target) | [`softmax_cross_entropy::backward`] |
 //! | `gradCE` as derived (with respect to the softmax's output) | [`cross_entropy::backward`] |
+//! | `tf.nn.conv2d` and its bias | [`conv2d::forward`], fused with what follows: [`conv2d::forward_relu_moments`] |
+//! | `tf.nn.moments`, `tf.nn.batch_normalization` | [`relu_batch_norm`] |
+//! | `tf.nn.max_pool` | [`max_pool::forward`], fused with what precedes: [`relu_batch_norm::forward_normalize_max_pool`] |
+//! | `tf.nn.dropout` | [`dropout::forward_in_place`] |
+//! | `tf.train.AdamOptimizer`, `tf.nn.l2_loss` | [`adam::update`], fused with the gradient: [`linear::backward_weights_adam`] |
 
+pub mod adam;
+pub mod avg_pool;
+mod channels;
+pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod exp;
 pub mod gemm;
 pub mod linear;
+pub mod max_pool;
 pub mod momentum;
 pub mod relu;
+pub mod relu_batch_norm;
+mod scratch;
 pub mod softmax;
 pub mod softmax_cross_entropy;
 

@@ -30,7 +30,7 @@ pub fn update(cpu: &Cpu, settings: Momentum, w: &mut [f32], v: &mut [f32], g: &[
     let parallel = w.len() >= ELEMENTWISE_PARALLEL_MIN;
     cpu.for_each_chunk_pair(parallel, w, v, ELEMENTWISE_CHUNK, |index, w, v| {
         let g = &g[index * ELEMENTWISE_CHUNK..][..w.len()];
-        cpu.arch().dispatch(Update { settings, w, v, g });
+        cpu.dispatch(Update { settings, w, v, g });
     });
 }
 

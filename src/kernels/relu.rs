@@ -32,7 +32,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN;
     cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |index, y| {
         let x = &x[index * ELEMENTWISE_CHUNK..][..y.len()];
-        cpu.arch().dispatch(Forward(x, y));
+        cpu.dispatch(Forward(x, y));
     });
 }
 
@@ -64,7 +64,7 @@ pub fn backward(cpu: &Cpu, y: &[f32], dy: &[f32], dx: &mut [f32]) {
     cpu.for_each_chunk(parallel, dx, ELEMENTWISE_CHUNK, |index, dx| {
         let start = index * ELEMENTWISE_CHUNK;
         let (y, dy) = (&y[start..][..dx.len()], &dy[start..][..dx.len()]);
-        cpu.arch().dispatch(Backward(y, dy, dx));
+        cpu.dispatch(Backward(y, dy, dx));
     });
 }
 

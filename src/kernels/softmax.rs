@@ -5,9 +5,9 @@
 //! at a time: lane i holds row i. Wide rows are done along the row.
 //!
 //! Accuracy, with u = 2^-24: each probability is within `(6 + cols / 8 + |x_j - max|) u` of the exact
-//! one, relatively (the last term is the rounding of x_j - max), plus `3 2^-149` where it is subnormal.
+//! one, relatively (the last term is the rounding of x_j - max), plus `2^-126` where it is subnormal.
 //! The 6 is measured, with some 7 % to spare, not derived. [`backward`] is within
-//! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-149`.
+//! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-126`.
 //! As in PyTorch a row with a NaN or +infinity, or with nothing but -infinity, becomes NaN.
 
 use pulp::{Simd, WithSimd};
@@ -47,7 +47,7 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, x: &[f32], y: &mut [f32]) {
     let chunk = rows_per_piece(cols) * cols;
     cpu.for_each_chunk(x.len() >= PARALLEL_MIN, y, chunk, |index, y| {
         let x = &x[index * chunk..][..y.len()];
-        cpu.arch().dispatch(Forward { cols, x, y });
+        cpu.dispatch(Forward { cols, x, y });
     });
 }
 
@@ -100,7 +100,7 @@ pub fn backward(cpu: &Cpu, shape: MatrixShape, y: &[f32], dy: &[f32], dx: &mut [
     let chunk = rows_per_piece(cols) * cols;
     cpu.for_each_chunk(y.len() >= PARALLEL_MIN, dx, chunk, |index, dx| {
         let (y, dy) = (&y[index * chunk..][..dx.len()], &dy[index * chunk..][..dx.len()]);
-        cpu.arch().dispatch(Backward { cols, y, dy, dx });
+        cpu.dispatch(Backward { cols, y, dy, dx });
     });
 }
 

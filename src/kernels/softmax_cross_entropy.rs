@@ -117,7 +117,7 @@ pub fn backward(
         for (row, &label) in dlogits.chunks_exact_mut(shape.cols).zip(&labels[start..]) {
             row[label as usize] -= 1.0;
         }
-        cpu.arch().dispatch(Scale(dlogits, scale));
+        cpu.dispatch(Scale(dlogits, scale));
     });
 }
 
@@ -158,7 +158,7 @@ fn run(
         // SAFETY: `for_each_chunk` calls this once for every index, and there are as many
         // pieces of dlogits as tallies.
         let dlogits = dlogits.as_ref().map(|chunks| unsafe { chunks.get(index) });
-        tally[0] = cpu.arch().dispatch(Rows { cols, logits, labels, scale, dlogits });
+        tally[0] = cpu.dispatch(Rows { cols, logits, labels, scale, dlogits });
     });
     // Always in the same order, whichever thread did what.
     let mut total = Tally::default();

@@ -10,12 +10,34 @@ use rand_distr::{Distribution, Normal};
 /// streams keep the layers of a network apart.
 pub fn xavier_normal(w: &mut [f32], inputs: usize, outputs: usize, seed: u64, stream: u64) {
     let deviation = (2.0 / (inputs + outputs).max(1) as f64).sqrt();
+    let mut draws = normal(deviation, seed, stream);
+    for value in w {
+        *value = draws() as f32;
+    }
+}
+
+/// Fills `w` with draws from N(0, 1.3 * 2 / (inputs + outputs)) that are drawn again where they are
+/// more than two deviations from 0, as TensorFlow 1's `contrib.layers.xavier_initializer` with
+/// `uniform=False` does. (Without its tails the distribution has the variance that
+/// [`xavier_normal`] has; hence 1.3.) Seed and stream as there.
+pub fn truncated_xavier(w: &mut [f32], inputs: usize, outputs: usize, seed: u64, stream: u64) {
+    let deviation = (1.3 * 2.0 / (inputs + outputs).max(1) as f64).sqrt();
+    let mut draws = normal(deviation, seed, stream);
+    for value in w {
+        *value = loop {
+            let draw = draws();
+            if draw.abs() <= 2.0 * deviation {
+                break draw as f32;
+            }
+        };
+    }
+}
+
+fn normal(deviation: f64, seed: u64, stream: u64) -> impl FnMut() -> f64 {
     let Ok(normal) = Normal::new(0.0, deviation) else {
         unreachable!("{deviation} is finite and positive");
     };
     let mut rng =
         StdRng::seed_from_u64(seed.wrapping_add(stream.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-    for value in w {
-        *value = normal.sample(&mut rng) as f32;
-    }
+    move || normal.sample(&mut rng)
 }

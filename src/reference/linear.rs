@@ -1,6 +1,7 @@
 //! Twin of [`kernels::linear`](crate::kernels::linear).
 
-use super::{Float, gemm, relu};
+use super::{Float, adam, gemm, relu};
+use crate::kernels::adam::Adam;
 use crate::kernels::gemm::{GemmShape, Write};
 use crate::shape::LinearShape;
 
@@ -48,10 +49,32 @@ pub fn backward_weights<T: Float>(
     let LinearShape { rows, inputs, outputs } = shape;
     let product = GemmShape { m: inputs, k: rows, n: outputs };
     gemm::gemm(product, (x, true), (dy, false), write, dw);
-    for j in 0..outputs {
+    column_sums(shape, dy, write, db);
+}
+
+/// [`backward_weights`] without biases, then [`adam::update`].
+#[expect(clippy::too_many_arguments, reason = "the kernel's, without its Cpu")]
+pub fn backward_weights_adam<T: Float>(
+    shape: LinearShape,
+    x: &[T],
+    dy: &[T],
+    adam: Adam,
+    step: u64,
+    w: &mut [T],
+    m: &mut [T],
+    v: &mut [T],
+) -> T {
+    let (mut dw, mut db) = (vec![T::ZERO; w.len()], vec![T::ZERO; shape.outputs]);
+    backward_weights(shape, x, dy, Write::Overwrite, &mut dw, &mut db);
+    adam::update(adam, step, w, m, v, &dw)
+}
+
+/// db = or += the sum over rows of dy.
+pub fn column_sums<T: Float>(shape: LinearShape, dy: &[T], write: Write, db: &mut [T]) {
+    for j in 0..shape.outputs {
         let mut sum = T::ZERO;
-        for row in 0..rows {
-            sum += dy[row * outputs + j];
+        for row in 0..shape.rows {
+            sum += dy[row * shape.outputs + j];
         }
         match write {
             Write::Overwrite => db[j] = sum,

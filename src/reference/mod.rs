@@ -8,13 +8,22 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
+use crate::shape::{ImageShape, Window};
+
+pub mod adam;
+pub mod avg_pool;
+pub mod cnn;
+pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod exp;
 pub mod gemm;
 pub mod linear;
+pub mod max_pool;
 pub mod mlp;
 pub mod momentum;
 pub mod relu;
+pub mod relu_batch_norm;
 pub mod softmax;
 pub mod softmax_cross_entropy;
 
@@ -42,6 +51,8 @@ pub trait Float:
     fn exp(self) -> Self;
     /// Natural logarithm
     fn ln(self) -> Self;
+    /// Square root
+    fn sqrt(self) -> Self;
     /// The nearest value to `x`
     fn from_f64(x: f64) -> Self;
     /// The same value
@@ -60,6 +71,9 @@ macro_rules! float {
             fn ln(self) -> Self {
                 $float::ln(self)
             }
+            fn sqrt(self) -> Self {
+                $float::sqrt(self)
+            }
             fn from_f64(x: f64) -> Self {
                 x as $float
             }
@@ -71,3 +85,23 @@ macro_rules! float {
 }
 float!(f32);
 float!(f64);
+
+/// The elements of window number `output` (counted in row-major order, through all images) that
+/// lie inside its image, in row-major order: their places in the window and their pixels' numbers.
+fn inside(
+    input: ImageShape,
+    window: Window,
+    output: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let ImageShape { height, width, .. } = input;
+    let [rows, columns] = window.count(height, width);
+    let [above, left] = window.padding_before(height, width);
+    let (image, row, column) =
+        (output / (rows * columns), output / columns % rows, output % columns);
+    (0..window.area()).filter_map(move |place| {
+        let (down, right) = (place / window.size[1], place % window.size[1]);
+        let y = (row * window.stride[0] + down).checked_sub(above)?;
+        let x = (column * window.stride[1] + right).checked_sub(left)?;
+        (y < height && x < width).then_some((place, (image * height + y) * width + x))
+    })
+}

@@ -4,7 +4,7 @@ use pulp::Simd;
 
 /// Where a micro-panel of A starts and how it is laid out.
 #[derive(Clone, Copy)]
-pub(super) struct PanelA {
+pub(in crate::kernels) struct PanelA {
     /// Element (0, 0) of the panel.
     pub ptr: *const f32,
     /// Distance between rows, in elements.
@@ -15,11 +15,23 @@ pub(super) struct PanelA {
 
 /// Where a micro-panel of B starts; its columns are contiguous.
 #[derive(Clone, Copy)]
-pub(super) struct PanelB {
+pub(in crate::kernels) struct PanelB {
     /// Element (0, 0) of the panel.
     pub ptr: *const f32,
     /// Distance between steps of k, in elements.
     pub k_stride: usize,
+}
+
+/// Accumulators of a register tile.
+pub(in crate::kernels) type Tile<S, const MR: usize, const NV: usize> =
+    [[<S as Simd>::f32s; NV]; MR];
+
+/// A tile of zeros.
+#[inline(always)]
+pub(in crate::kernels) fn zeros<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+) -> Tile<S, MR, NV> {
+    [[simd.splat_f32s(0.0); NV]; MR]
 }
 
 /// The product of an `MR x k` panel of A and a `k x NV*LANES` panel of B, in registers.
@@ -31,13 +43,28 @@ pub(super) struct PanelB {
 /// `a.ptr + i*a.row_stride + p*a.k_stride` must be readable for `i < MR`, `p < k`, and
 /// `b.ptr + p*b.k_stride + j` for `j < NV*S::F32_LANES`, `p < k`.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
+pub(in crate::kernels) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
     k: usize,
     a: PanelA,
     b: PanelB,
-) -> [[S::f32s; NV]; MR] {
-    let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
+) -> Tile<S, MR, NV> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { multiply_add(simd, zeros(simd), k, a, b) }
+}
+
+/// [`multiply`], added to `acc`.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+pub(in crate::kernels) unsafe fn multiply_add<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    mut acc: Tile<S, MR, NV>,
+    k: usize,
+    a: PanelA,
+    b: PanelB,
+) -> Tile<S, MR, NV> {
     let mut a_ptr = a.ptr;
     let mut b_ptr = b.ptr;
     let mut left = k;
@@ -88,4 +115,35 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
             *sum = simd.mul_add_e_f32s(scalar, column, *sum);
         }
     }
+}
+
+/// [`multiply_add`] with rows of A that lie anywhere: element (i, p) is at `a[i] + p * k_stride`.
+///
+/// # Safety
+/// `a[i] + p*k_stride` must be readable for `i < MR`, `p < k`, and B as for [`multiply`].
+#[inline(always)]
+pub(in crate::kernels) unsafe fn multiply_add_rows<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    mut acc: Tile<S, MR, NV>,
+    k: usize,
+    a: [*const f32; MR],
+    k_stride: usize,
+    b: PanelB,
+) -> Tile<S, MR, NV> {
+    for p in 0..k {
+        let mut columns = [simd.splat_f32s(0.0); NV];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let at = p * b.k_stride + j * S::F32_LANES;
+            // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
+            *column = unsafe { b.ptr.add(at).cast::<S::f32s>().read_unaligned() };
+        }
+        for (row, a) in acc.iter_mut().zip(a) {
+            // SAFETY: the caller promises this element.
+            let scalar = simd.splat_f32s(unsafe { *a.add(p * k_stride) });
+            for (sum, &column) in row.iter_mut().zip(&columns) {
+                *sum = simd.mul_add_e_f32s(scalar, column, *sum);
+            }
+        }
+    }
+    acc
 }

@@ -1,0 +1,56 @@
+//! Vectors of channels: NHWC images have a pixel's channels side by side.
+
+use pulp::Simd;
+
+/// Calls `$body` for every vector of `$channels` channels, with `$at` the first channel, `$width` their
+/// number and `$whole` a constant that says whether they fill the vector. (A macro, because a
+/// closure would be compiled without the vector instructions.)
+macro_rules! for_each_vector {
+    ($simd:ident, $channels:expr, |$at:ident, $width:ident, $whole:ident| $body:block) => {{
+        let (channels, lanes) = ($channels, S::F32_LANES);
+        let mut $at = 0;
+        while $at + lanes <= channels {
+            let $width = lanes;
+            const $whole: bool = true;
+            $body
+            $at += lanes;
+        }
+        if $at < channels {
+            let $width = channels - $at;
+            const $whole: bool = false;
+            $body
+        }
+    }};
+}
+pub(super) use for_each_vector;
+
+/// A vector of `width` elements from `at`; lanes that are missing (only if not `WHOLE`) are 0.
+#[inline(always)]
+pub(super) fn load<S: Simd, const WHOLE: bool>(
+    simd: S,
+    from: &[f32],
+    at: usize,
+    width: usize,
+) -> S::f32s {
+    if WHOLE {
+        S::as_simd_f32s(&from[at..][..S::F32_LANES]).0[0]
+    } else {
+        simd.partial_load_f32s(&from[at..][..width])
+    }
+}
+
+/// Writes what [`load`] reads.
+#[inline(always)]
+pub(super) fn store<S: Simd, const WHOLE: bool>(
+    simd: S,
+    to: &mut [f32],
+    at: usize,
+    width: usize,
+    value: S::f32s,
+) {
+    if WHOLE {
+        S::as_mut_simd_f32s(&mut to[at..][..S::F32_LANES]).0[0] = value;
+    } else {
+        simd.partial_store_f32s(&mut to[at..][..width], value);
+    }
+}

@@ -1,0 +1,682 @@
+//! Convolution of NHWC images with an HWIO kernel, without a flip: what neural networks call a
+//! convolution.
+//!
+//! It is a matrix product: the columns of an image (im2col: for every output pixel, a row with the
+//! elements under its window) times the kernel (taps, filters). The columns are never written:
+//! every image is copied into a frame of zeros that stays in the first- or second-level cache, and
+//! the product's inner loop reads the rows of the columns from where they lie in it. Dukhan's "The
+//! Indirect Convolution Algorithm" (2019) has the idea. Only [`backward_input`] writes columns, those
+//! of one row of output pixels at a time.
+//!
+//! Padding takes part in the sums: where a weight or a gradient is infinite or NaN, so is (or NaN is)
+//! what it is multiplied with a padding's zero for.
+//!
+//! Accuracy, with u = 2^-24, t taps, p output pixels in the batch, f filters: y is within
+//! `(t + 1) u (sum |x w| + |b|)`; dx within `(f + a) u sum |dy w|` with a the windows an element
+//! is in; dw within `(p + 1) u sum |x dy|`; db within `(w + p / w + 1) u sum |dy|`, w being the
+//! output's width; sums that are added to what was there include it. Moments are as
+//! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
+//! as a piece. Operands below the normal range count as zero.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::channels::{for_each_vector, load, store};
+use super::gemm::Write;
+use super::gemm::blocked::{Strided, pack_b_panel};
+use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
+use super::kernel_span;
+use super::relu::relu;
+use super::relu_batch_norm::{Moments, merge_block};
+use super::scratch::Buffer;
+use crate::cpu::{Chunks, Cpu};
+use crate::shape::{Conv2dShape, check_len};
+
+/// y = conv(x, w) + b: x as `shape.input`, w (window height, window width, channels, filters),
+/// b (filters), y as `shape.output()`.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+    kernel_span!("conv2d::forward", flops(shape), bytes(shape));
+    run_forward(cpu, shape, x, w, b, y, false, None);
+}
+
+/// y = max(conv(x, w) + b, 0), in one sweep; NaN stays NaN.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn forward_relu(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+    kernel_span!("conv2d::forward_relu", flops(shape), bytes(shape));
+    run_forward(cpu, shape, x, w, b, y, true, None);
+}
+
+/// y = max(conv(x, w) + b, 0), and its moments per filter merged into `moments`, in one sweep:
+/// [`forward`] and [`relu_batch_norm::forward_moments`](super::relu_batch_norm::forward_moments).
+///
+/// # Panics
+/// If a slice or `moments` does not fit `shape`.
+pub fn forward_relu_moments(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+    moments: &mut Moments,
+) {
+    kernel_span!("conv2d::forward_relu_moments", flops(shape) + 4.0 * y.len() as f64, bytes(shape));
+    check_len("moments", moments.mean().len(), 1, shape.filters);
+    run_forward(cpu, shape, x, w, b, y, true, Some(moments));
+}
+
+/// dx (as `shape.input`, overwritten) from dy (as `shape.output()`).
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn backward_input(cpu: &Cpu, shape: Conv2dShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    kernel_span!("conv2d::backward_input", flops(shape), bytes(shape));
+    check_len("dy", dy.len(), shape.output().batch, shape.output().image_len());
+    check_len("w", w.len(), shape.taps(), shape.filters);
+    check_len("dx", dx.len(), shape.input.batch, shape.input.image_len());
+    if dy.is_empty() || w.is_empty() {
+        return dx.fill(0.0);
+    }
+    cpu.arch().dispatch(BackwardInput { cpu, shape, dy, w, dx });
+}
+
+/// dw (like w) and db (filters) from x and dy, overwritten or added to as `write` says.
+///
+/// # Panics
+/// If a slice does not fit `shape`.
+pub fn backward_weights(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    dy: &[f32],
+    write: Write,
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    kernel_span!("conv2d::backward_weights", flops(shape), bytes(shape));
+    check_len("x", x.len(), shape.input.batch, shape.input.image_len());
+    check_len("dy", dy.len(), shape.output().batch, shape.output().image_len());
+    check_len("dw", dw.len(), shape.taps(), shape.filters);
+    check_len("db", db.len(), 1, shape.filters);
+    if write == Write::Overwrite {
+        dw.fill(0.0);
+        db.fill(0.0);
+    }
+    if !dy.is_empty() {
+        cpu.arch().dispatch(BackwardWeights { cpu, shape, x, dy, dw, db });
+    }
+}
+
+fn flops(shape: Conv2dShape) -> f64 {
+    2.0 * shape.taps() as f64 * shape.output().image_len() as f64 * shape.input.batch as f64
+}
+
+fn bytes(shape: Conv2dShape) -> f64 {
+    let images = shape.input.image_len() + shape.output().image_len();
+    4.0 * (shape.input.batch as f64 * images as f64 + (shape.taps() * shape.filters) as f64)
+}
+
+/// Below this many floating-point operations a second thread costs more than it gives.
+const PARALLEL_MIN_FLOPS: f64 = 5e5;
+
+fn is_parallel(shape: Conv2dShape) -> bool {
+    flops(shape) >= PARALLEL_MIN_FLOPS
+}
+
+thread_local! {
+    /// The kernel, packed for the tiles.
+    static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// An image in its frame.
+    static FRAME: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Columns of a row of output pixels, or rows of dy padded to whole vectors.
+    static COLUMNS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Gradients of the kernel, one per group of images.
+    static GRADIENTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// An image with its padding, cut to what the windows touch.
+#[derive(Clone, Copy)]
+struct Frame {
+    shape: Conv2dShape,
+    height: usize,
+    width: usize,
+    /// Rows above and columns left of the image.
+    padding: [usize; 2],
+    /// Output pixels down and across.
+    output: [usize; 2],
+    /// The window's; 1 where it makes no step, so that what a tile may touch stays within the image.
+    stride: [usize; 2],
+}
+
+impl Frame {
+    /// For a shape with output pixels.
+    fn new(shape: Conv2dShape) -> Self {
+        let Conv2dShape { input, window, .. } = shape;
+        let output = window.count(input.height, input.width);
+        let stride = [0, 1].map(|axis| if output[axis] == 1 { 1 } else { window.stride[axis] });
+        let side = |axis: usize| {
+            let side = (output[axis] - 1).checked_mul(stride[axis])?;
+            side.checked_add(window.size[axis])
+        };
+        let padding = window.padding_before(input.height, input.width);
+        let (Some(height), Some(width)) = (side(0), side(1)) else { panic!("{shape:?} overflows") };
+        let len = height.checked_mul(width).and_then(|len| len.checked_mul(input.channels));
+        assert!(len.is_some(), "{shape:?} overflows");
+        Self { shape, height, width, padding, output, stride }
+    }
+
+    fn len(self) -> usize {
+        self.height * self.width * self.shape.input.channels
+    }
+
+    /// Elements from one row of the frame to the next.
+    fn row_stride(self) -> usize {
+        self.width * self.shape.input.channels
+    }
+
+    /// Elements from one output pixel's window to the next one's on its right.
+    fn step(self) -> usize {
+        self.stride[1] * self.shape.input.channels
+    }
+
+    /// Elements of a window's row, which lie side by side.
+    fn run(self) -> usize {
+        self.shape.window.size[1] * self.shape.input.channels
+    }
+
+    /// Where the window of an output pixel begins.
+    fn start(self, oy: usize, ox: usize) -> usize {
+        oy * self.stride[0] * self.row_stride() + ox * self.step()
+    }
+
+    /// The image's rows and the elements of each that lie in the frame, as ranges of the image.
+    fn visible(self) -> (Range<usize>, Range<usize>) {
+        let input = self.shape.input;
+        let rows = 0..input.height.min(self.height - self.padding[0].min(self.height));
+        let columns = input.width.min(self.width - self.padding[1].min(self.width));
+        (rows, 0..columns * input.channels)
+    }
+
+    /// Where an image's row begins in the frame.
+    fn row_start(self, row: usize) -> usize {
+        (row + self.padding[0]) * self.row_stride() + self.padding[1] * self.shape.input.channels
+    }
+
+    /// Puts an image into the frame, with zeros around it.
+    fn fill(self, image: &[f32], frame: &mut [f32]) {
+        let (rows, elements) = self.visible();
+        let image_stride = self.shape.input.width * self.shape.input.channels;
+        frame[..self.len()].fill(0.0);
+        for row in rows {
+            let from = &image[row * image_stride..][elements.clone()];
+            frame[self.row_start(row)..][..from.len()].copy_from_slice(from);
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one body for two functions")]
+fn run_forward(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+    relu: bool,
+    moments: Option<&mut Moments>,
+) {
+    check_len("x", x.len(), shape.input.batch, shape.input.image_len());
+    check_len("w", w.len(), shape.taps(), shape.filters);
+    check_len("b", b.len(), 1, shape.filters);
+    check_len("y", y.len(), shape.output().batch, shape.output().image_len());
+    if !y.is_empty() {
+        cpu.arch().dispatch(Forward { cpu, shape, x, w, b, y, relu, moments });
+    }
+}
+
+struct Forward<'a> {
+    cpu: &'a Cpu,
+    shape: Conv2dShape,
+    x: &'a [f32],
+    w: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+    relu: bool,
+    moments: Option<&'a mut Moments>,
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, 14, 2>(simd),
+            _ => self.run::<S, 6, 2>(simd),
+        }
+    }
+}
+
+impl Forward<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Self { cpu, shape, x, w, b, y, relu, moments } = self;
+        let (input, output) = (shape.input.image_len(), shape.output().image_len());
+        let (taps, filters) = (shape.taps(), shape.filters);
+        let nr = NV * S::F32_LANES;
+        let mut packed = Buffer::borrow(&PACKED, filters.div_ceil(nr) * taps * nr);
+        let kernel = Strided { data: w, row_stride: filters, col_stride: 1 };
+        for panel in 0..filters.div_ceil(nr) {
+            let packed = &mut packed[panel * taps * nr..][..taps * nr];
+            pack_b_panel::<S, NV>(kernel, (0, taps), panel * nr, filters, packed);
+        }
+        let packed = &*packed;
+        let frame = Frame::new(shape);
+        let batch = shape.input.batch;
+        let gather = moments.is_some();
+        let mut nothing = Moments::new(0);
+        let moments = moments.unwrap_or(&mut nothing);
+        let pieces = Chunks::new(moments.pieces(batch), 2 * filters);
+        cpu.for_each_chunk(is_parallel(shape), y, output, |index, y| {
+            // SAFETY: `for_each_chunk` calls this once for every index.
+            let moments = gather.then(|| unsafe { pieces.get(index) });
+            let x = &x[index * input..][..input];
+            simd.vectorize(ForwardImage::<MR, NV> { frame, x, packed, b, y, relu, moments });
+        });
+        if gather {
+            let pixels = frame.output[0] * frame.output[1];
+            moments.merge_pieces(std::iter::repeat_n(pixels, batch));
+        }
+    }
+}
+
+struct ForwardImage<'a, const MR: usize, const NV: usize> {
+    frame: Frame,
+    x: &'a [f32],
+    packed: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+    relu: bool,
+    moments: Option<&'a mut [f32]>,
+}
+
+impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { frame, x, packed, b, y, relu, mut moments } = self;
+        let (taps, filters) = (frame.shape.taps(), frame.shape.filters);
+        let nr = NV * S::F32_LANES;
+        let [height, width] = frame.output;
+        // The last tile of a row may reach beyond it: what it reads there is not used.
+        let mut image = Buffer::borrow(&FRAME, frame.len() + MR * frame.step());
+        frame.fill(x, &mut image);
+        for (panel, filter) in (0..filters).step_by(nr).enumerate() {
+            let packed = &packed[panel * taps * nr..][..taps * nr];
+            for oy in 0..height {
+                for ox in (0..width).step_by(MR) {
+                    // SAFETY: the windows of the row's pixels lie inside the frame, those of a tile's
+                    // missing pixels in the MR steps behind it.
+                    let sums = unsafe {
+                        windows_times_panel::<S, MR, NV>(simd, frame, &image, packed, oy, ox)
+                    };
+                    let pixel = oy * width + ox;
+                    let rows = MR.min(width - ox);
+                    store_tile(simd, sums, (pixel, rows), filter, b, relu, y);
+                }
+                let Some(moments) = moments.as_deref_mut() else { continue };
+                let (mean, deviations) = moments.split_at_mut(filters);
+                let row = (&y[oy * width * filters..][..width * filters], width, filters);
+                let before = oy * width;
+                for_each_vector!(simd, nr.min(filters - filter), |at, lanes, WHOLE| {
+                    let at = filter + at;
+                    merge_block::<S, WHOLE>(simd, row, at, lanes, before, mean, deviations);
+                });
+            }
+        }
+    }
+}
+
+/// The windows of `MR` output pixels from (oy, ox) to the right, times a packed panel of the kernel.
+///
+/// # Safety
+/// `image` must hold the windows of these pixels.
+#[inline(always)]
+unsafe fn windows_times_panel<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    frame: Frame,
+    image: &[f32],
+    packed: &[f32],
+    oy: usize,
+    ox: usize,
+) -> Tile<S, MR, NV> {
+    let nr = NV * S::F32_LANES;
+    let mut sums = zeros(simd);
+    for ky in 0..frame.shape.window.size[0] {
+        let from = &image[frame.start(oy, ox) + ky * frame.row_stride()..];
+        let a = PanelA { ptr: from.as_ptr(), row_stride: frame.step(), k_stride: 1 };
+        let panel = &packed[ky * frame.run() * nr..][..frame.run() * nr];
+        let b = PanelB { ptr: panel.as_ptr(), k_stride: nr };
+        // SAFETY: the caller promises A; B has `run` rows, sliced above.
+        sums = unsafe { multiply_add(simd, sums, frame.run(), a, b) };
+    }
+    sums
+}
+
+/// Writes sums, with the bias and ReLU if it is asked for, to the given output pixels (the first and
+/// their number) and the filters from `filter`.
+#[inline(always)]
+fn store_tile<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    sums: Tile<S, MR, NV>,
+    (pixel, rows): (usize, usize),
+    filter: usize,
+    b: &[f32],
+    rectify: bool,
+    y: &mut [f32],
+) {
+    let filters = b.len();
+    if filter + NV * S::F32_LANES <= filters {
+        let mut bias = [simd.splat_f32s(0.0); NV];
+        for (j, bias) in bias.iter_mut().enumerate() {
+            *bias = load::<S, true>(simd, b, filter + j * S::F32_LANES, S::F32_LANES);
+        }
+        for (i, row) in sums.iter().enumerate() {
+            if i < rows {
+                for (j, (&sum, &bias)) in row.iter().zip(&bias).enumerate() {
+                    let value = simd.add_f32s(sum, bias);
+                    let value = if rectify { relu(simd, value) } else { value };
+                    let at = (pixel + i) * filters + filter + j * S::F32_LANES;
+                    store::<S, true>(simd, y, at, S::F32_LANES, value);
+                }
+            }
+        }
+        return;
+    }
+    for (i, row) in sums.iter().enumerate().take(rows) {
+        for (j, &sum) in row.iter().enumerate() {
+            let first = filter + j * S::F32_LANES;
+            if first >= filters {
+                break;
+            }
+            let width = S::F32_LANES.min(filters - first);
+            let value = simd.add_f32s(sum, load::<S, false>(simd, b, first, width));
+            let value = if rectify { relu(simd, value) } else { value };
+            store::<S, false>(simd, y, (pixel + i) * filters + first, width, value);
+        }
+    }
+}
+
+struct BackwardWeights<'a> {
+    cpu: &'a Cpu,
+    shape: Conv2dShape,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dw: &'a mut [f32],
+    db: &'a mut [f32],
+}
+
+/// Images are shared out in at most so many groups, each with gradients of its own, which are added
+/// up in order: the same for any number of threads.
+const MAX_GROUPS: usize = 32;
+
+impl WithSimd for BackwardWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Tiles that 3x3 kernels fill.
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, 9, 2>(simd),
+            _ => self.run::<S, 5, 2>(simd),
+        }
+    }
+}
+
+impl BackwardWeights<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Self { cpu, shape, x, dy, dw, db } = self;
+        let (input, output) = (shape.input.image_len(), shape.output().image_len());
+        let batch = shape.input.batch;
+        let images = batch.div_ceil(MAX_GROUPS);
+        let groups = batch.div_ceil(images);
+        let len = dw.len() + db.len();
+        let mut gradients = Buffer::borrow(&GRADIENTS, groups * len);
+        let gradients = &mut gradients[..groups * len];
+        let parallel = is_parallel(shape);
+        let frame = Frame::new(shape);
+        cpu.for_each_chunk(parallel, gradients, len, |group, gradients| {
+            gradients.fill(0.0);
+            let (dw, db) = gradients.split_at_mut(shape.taps() * shape.filters);
+            for image in group * images..batch.min((group + 1) * images) {
+                let x = &x[image * input..][..input];
+                let dy = &dy[image * output..][..output];
+                simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, dw, db });
+            }
+        });
+        for gradients in gradients.chunks_exact(len) {
+            let (group_dw, group_db) = gradients.split_at(dw.len());
+            cpu.dispatch(Add(group_dw, dw));
+            cpu.dispatch(Add(group_db, db));
+        }
+    }
+}
+
+/// Adds the first slice to the second.
+struct Add<'a>(&'a [f32], &'a mut [f32]);
+
+impl WithSimd for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (to, from) in self.1.iter_mut().zip(self.0) {
+            *to += from;
+        }
+    }
+}
+
+/// Adds one image's gradients to dw and db.
+struct BackwardWeightsImage<'a, const MR: usize, const NV: usize> {
+    frame: Frame,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dw: &'a mut [f32],
+    db: &'a mut [f32],
+}
+
+impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { frame, x, dy, dw, db } = self;
+        let (taps, filters) = (frame.shape.taps(), frame.shape.filters);
+        let nr = NV * S::F32_LANES;
+        let [height, width] = frame.output;
+        let pixels = height * width;
+        let mut image = Buffer::borrow(&FRAME, frame.len());
+        frame.fill(x, &mut image);
+        let mut padded = Buffer::borrow(&COLUMNS, pixels * nr);
+        for filter in (0..filters).step_by(nr) {
+            let columns = nr.min(filters - filter);
+            // The last filters do not fill whole vectors: theirs are copied, with zeros behind.
+            let (dy, stride) = if columns == nr {
+                (&dy[filter..], filters)
+            } else {
+                let dy = Strided { data: dy, row_stride: filters, col_stride: 1 };
+                pack_b_panel::<S, NV>(dy, (0, pixels), filter, filters, &mut padded);
+                (&padded[..pixels * nr], nr)
+            };
+            for first in (0..taps).step_by(MR) {
+                let rows = MR.min(taps - first);
+                // Missing taps are the last one again, and not used.
+                let offsets: [usize; MR] =
+                    std::array::from_fn(|i| tap_offset(frame, first + i.min(rows - 1)));
+                let mut sums: Tile<S, MR, NV> = zeros(simd);
+                for oy in 0..height {
+                    let start = frame.start(oy, 0);
+                    let a = offsets.map(|offset| image[start + offset..].as_ptr());
+                    let dy = &dy[oy * width * stride..];
+                    assert!(dy.len() >= (width - 1) * stride + nr, "a row of dy");
+                    let b = PanelB { ptr: dy.as_ptr(), k_stride: stride };
+                    // SAFETY: the taps of a row's windows lie inside the frame, `frame.step()`
+                    // apart; dy's length has been asserted.
+                    sums = unsafe { multiply_add_rows(simd, sums, width, a, frame.step(), b) };
+                }
+                for (i, row) in sums.iter().enumerate().take(rows) {
+                    for (j, &sum) in row.iter().enumerate() {
+                        let column = filter + j * S::F32_LANES;
+                        if column < filters {
+                            let lanes = S::F32_LANES.min(filters - column);
+                            let at = (first + i) * filters + column;
+                            let old = load::<S, false>(simd, dw, at, lanes);
+                            store::<S, false>(simd, dw, at, lanes, simd.add_f32s(old, sum));
+                        }
+                    }
+                }
+            }
+        }
+        for_each_vector!(simd, filters, |at, lanes, WHOLE| {
+            for row in dy.chunks_exact(width * filters) {
+                let mut sum = simd.splat_f32s(0.0);
+                for pixel in 0..width {
+                    sum = simd
+                        .add_f32s(sum, load::<S, WHOLE>(simd, row, pixel * filters + at, lanes));
+                }
+                let old = load::<S, WHOLE>(simd, db, at, lanes);
+                store::<S, WHOLE>(simd, db, at, lanes, simd.add_f32s(old, sum));
+            }
+        });
+    }
+}
+
+/// Where a tap lies from the start of its window.
+fn tap_offset(frame: Frame, tap: usize) -> usize {
+    tap / frame.run() * frame.row_stride() + tap % frame.run()
+}
+
+struct BackwardInput<'a> {
+    cpu: &'a Cpu,
+    shape: Conv2dShape,
+    dy: &'a [f32],
+    w: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl WithSimd for BackwardInput<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, 14, 2>(simd),
+            _ => self.run::<S, 6, 2>(simd),
+        }
+    }
+}
+
+impl BackwardInput<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Self { cpu, shape, dy, w, dx } = self;
+        let (input, output) = (shape.input.image_len(), shape.output().image_len());
+        let (taps, filters) = (shape.taps(), shape.filters);
+        let nr = NV * S::F32_LANES;
+        let panels = taps.div_ceil(nr);
+        let mut packed = Buffer::borrow(&PACKED, panels * filters * nr);
+        let kernel = Strided { data: w, row_stride: 1, col_stride: filters };
+        for (panel, packed) in packed.chunks_exact_mut(filters * nr).take(panels).enumerate() {
+            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, taps, packed);
+        }
+        let packed = &packed[..panels * filters * nr];
+        let frame = Frame::new(shape);
+        cpu.for_each_chunk(is_parallel(shape), dx, input, |index, dx| {
+            let dy = &dy[index * output..][..output];
+            simd.vectorize(BackwardInputImage::<MR, NV> { frame, dy, packed, dx });
+        });
+    }
+}
+
+struct BackwardInputImage<'a, const MR: usize, const NV: usize> {
+    frame: Frame,
+    dy: &'a [f32],
+    packed: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl<const MR: usize, const NV: usize> WithSimd for BackwardInputImage<'_, MR, NV> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { frame, dy, packed, dx } = self;
+        let filters = frame.shape.filters;
+        let nr = NV * S::F32_LANES;
+        let [height, width] = frame.output;
+        let panels = packed.len() / (filters * nr);
+        let stride = panels * nr;
+        let mut image = Buffer::borrow(&FRAME, frame.len());
+        let image = &mut image[..frame.len()];
+        image.fill(0.0);
+        // Whole tiles: the pixels missing from the last are given room.
+        let mut columns = Buffer::borrow(&COLUMNS, width.next_multiple_of(MR) * stride);
+        for oy in 0..height {
+            for ox in (0..width).step_by(MR) {
+                // Beyond the row lie other pixels; beyond the image the last tile must stop short.
+                let pixel = (oy * width + ox).min((height * width).saturating_sub(MR));
+                let skipped = oy * width + ox - pixel;
+                for (panel, packed) in packed.chunks_exact(filters * nr).enumerate() {
+                    let b = PanelB { ptr: packed.as_ptr(), k_stride: nr };
+                    let sums: Tile<S, MR, NV> = if height * width >= MR {
+                        let dy = &dy[pixel * filters..][..MR * filters];
+                        let a = PanelA { ptr: dy.as_ptr(), row_stride: filters, k_stride: 1 };
+                        // SAFETY: A has MR rows of `filters` elements, sliced above, B as many rows
+                        // of nr.
+                        unsafe { multiply_add(simd, zeros(simd), filters, a, b) }
+                    } else {
+                        // Fewer pixels than a tile has: the last again for those missing.
+                        let last = height * width - 1;
+                        let a: [*const f32; MR] =
+                            std::array::from_fn(|i| dy[i.min(last) * filters..].as_ptr());
+                        // SAFETY: every row has `filters` elements in dy, B as many rows of nr.
+                        unsafe { multiply_add_rows(simd, zeros(simd), filters, a, 1, b) }
+                    };
+                    for (i, row) in sums.iter().enumerate().skip(skipped) {
+                        for (j, &sum) in row.iter().enumerate() {
+                            let at = (ox + i - skipped) * stride + panel * nr + j * S::F32_LANES;
+                            store::<S, true>(simd, &mut columns, at, S::F32_LANES, sum);
+                        }
+                    }
+                }
+            }
+            for ox in 0..width {
+                let column = &columns[ox * stride..][..stride];
+                for ky in 0..frame.shape.window.size[0] {
+                    let from = &column[ky * frame.run()..][..frame.run()];
+                    let to = &mut image[frame.start(oy, ox) + ky * frame.row_stride()..];
+                    for (to, from) in to[..frame.run()].iter_mut().zip(from) {
+                        *to += from;
+                    }
+                }
+            }
+        }
+        let (rows, elements) = frame.visible();
+        let image_stride = frame.shape.input.width * frame.shape.input.channels;
+        dx.fill(0.0);
+        for row in rows {
+            let to = &mut dx[row * image_stride..][elements.clone()];
+            let len = to.len();
+            to.copy_from_slice(&image[frame.row_start(row)..][..len]);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Max pooling of NHWC images.
+//!
+//! Exact: every output is one of its inputs, subnormals as zero.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::channels::{for_each_vector, load, store};
+use super::relu_batch_norm::Normalization;
+use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
+use crate::cpu::{Chunks, Cpu};
+use crate::shape::{PoolShape, check_len};
+
+/// A number that names a place in a window, row by row: `u8`, `u16` or `u32`, whichever is large
+/// enough.
+pub trait Place: Copy + Send + Sync + 'static {
+    /// Number of places that can be named.
+    const PLACES: usize;
+    /// The place numbered `index`.
+    fn new(index: u32) -> Self;
+    /// The number of the place.
+    fn index(self) -> usize;
+}
+
+macro_rules! place {
+    ($($int:ident)*) => {$(
+        impl Place for $int {
+            const PLACES: usize = ($int::MAX as usize).saturating_add(1);
+            #[inline(always)]
+            fn new(index: u32) -> Self {
+                index as $int
+            }
+            #[inline(always)]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+place!(u8 u16 u32);
+
+/// y = the largest element of every window, and in `argmax` its place in the window (0 is top left,
+/// then to the right), both as `shape.output()`; x as `shape.input`. Padding is never the largest.
+/// Of equals the first wins. A NaN is larger than any number, and of several the last wins.
+///
+/// # Panics
+/// If a slice does not fit `shape`, or the window has more places than `P` can name.
+pub fn forward<P: Place>(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32], argmax: &mut [P]) {
+    check(shape, x.len(), "x", y.len(), "y", argmax);
+    kernel_span!("max_pool::forward", x.len(), 4 * x.len() + (4 + size_of::<P>()) * y.len());
+    run(cpu, shape, x, None, y, argmax);
+}
+
+/// dx (as `shape.input`): every dy (as `shape.output()`) added to the element that was the largest of
+/// its window.
+///
+/// # Panics
+/// If a slice does not fit `shape`, the window has more places than `P` can name, or an `argmax`
+/// names a place outside the window or the image.
+pub fn backward<P: Place>(cpu: &Cpu, shape: PoolShape, argmax: &[P], dy: &[f32], dx: &mut [f32]) {
+    check(shape, dx.len(), "dx", dy.len(), "dy", argmax);
+    kernel_span!("max_pool::backward", dy.len(), 4 * dx.len() + (4 + size_of::<P>()) * dy.len());
+    let output = shape.output().image_len();
+    let parallel = dx.len() >= ELEMENTWISE_PARALLEL_MIN;
+    cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
+        let argmax = &argmax[index * output..][..output];
+        let dy = &dy[index * output..][..output];
+        backward_image(shape, argmax, dy, dx);
+    });
+}
+
+/// Lanes of the widest vector.
+pub(super) const MAX_LANES: usize = 64;
+
+#[track_caller]
+pub(super) fn check<P: Place>(
+    shape: PoolShape,
+    input: usize,
+    input_name: &str,
+    output: usize,
+    output_name: &str,
+    argmax: &[P],
+) {
+    let PoolShape { input: images, window } = shape;
+    check_len(input_name, input, images.batch, images.image_len());
+    let out = shape.output();
+    check_len(output_name, output, out.batch, out.image_len());
+    check_len("argmax", argmax.len(), out.batch, out.image_len());
+    assert!(
+        window.area() <= P::PLACES,
+        "a window of {} x {} has {} places, but argmax can name {}",
+        window.size[0],
+        window.size[1],
+        window.area(),
+        P::PLACES
+    );
+}
+
+/// [`forward`], normalising the largest elements if that is asked for.
+pub(super) fn run<P: Place>(
+    cpu: &Cpu,
+    shape: PoolShape,
+    x: &[f32],
+    normalization: Option<&Normalization>,
+    y: &mut [f32],
+    argmax: &mut [P],
+) {
+    let (input, output) = (shape.input.image_len(), shape.output().image_len());
+    let argmax = Chunks::new(argmax, output);
+    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
+    cpu.for_each_chunk(parallel, y, output, |index, y| {
+        let x = &x[index * input..][..input];
+        // SAFETY: `for_each_chunk` calls this once for every index.
+        let argmax = unsafe { argmax.get(index) };
+        cpu.dispatch(Image { shape, x, normalization, y, argmax });
+    });
+}
+
+/// One image's windows.
+struct Image<'a, P> {
+    shape: PoolShape,
+    x: &'a [f32],
+    normalization: Option<&'a Normalization>,
+    y: &'a mut [f32],
+    argmax: &'a mut [P],
+}
+
+impl<P: Place> WithSimd for Image<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { shape, x, normalization, y, argmax } = self;
+        let channels = shape.input.channels;
+        let windows = Windows::new(shape);
+        let output = shape.output();
+        for oy in 0..output.height {
+            for ox in 0..output.width {
+                let window = windows.at(oy, ox);
+                let to = (oy * output.width + ox) * channels;
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let first = (window.rows.start, window.columns.start);
+                    let pixel = window.pixel(first.0, first.1);
+                    let mut max = load::<S, WHOLE>(simd, x, pixel * channels + at, width);
+                    // The places' numbers travel as the bits of floats, which are not computed with.
+                    let place = window.place(first.0, first.1) as u32;
+                    let mut best = simd.splat_f32s(f32::from_bits(place));
+                    for row in window.rows.clone() {
+                        for column in window.columns.clone() {
+                            let from = window.pixel(row, column) * channels + at;
+                            let x = load::<S, WHOLE>(simd, x, from, width);
+                            let place = window.place(row, column) as u32;
+                            let here = simd.splat_f32s(f32::from_bits(place));
+                            let nan = simd.not_m32s(simd.equal_f32s(x, x));
+                            let larger = simd.or_m32s(simd.greater_than_f32s(x, max), nan);
+                            max = simd.select_f32s(larger, x, max);
+                            best = simd.select_f32s(larger, here, best);
+                        }
+                    }
+                    // 0 for a subnormal, whatever the comparisons made of it.
+                    max = simd.add_f32s(max, simd.splat_f32s(0.0));
+                    if let Some(Normalization { mean, inv_deviation }) = normalization {
+                        let mean = load::<S, WHOLE>(simd, mean, at, width);
+                        let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
+                        max = simd.mul_f32s(simd.sub_f32s(max, mean), inv);
+                    }
+                    store::<S, WHOLE>(simd, y, to + at, width, max);
+                    let mut places = [0.0; MAX_LANES];
+                    simd.partial_store_f32s(&mut places[..S::F32_LANES], best);
+                    for (argmax, place) in argmax[to + at..][..width].iter_mut().zip(places) {
+                        *argmax = P::new(place.to_bits());
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// [`backward`] of one image.
+pub(super) fn backward_image<P: Place>(shape: PoolShape, argmax: &[P], dy: &[f32], dx: &mut [f32]) {
+    let channels = shape.input.channels;
+    let windows = Windows::new(shape);
+    let output = shape.output();
+    dx.fill(0.0);
+    for oy in 0..output.height {
+        for ox in 0..output.width {
+            let window = windows.at(oy, ox);
+            let from = (oy * output.width + ox) * channels;
+            let (argmax, dy) = (&argmax[from..][..channels], &dy[from..][..channels]);
+            for (c, (&place, &dy)) in argmax.iter().zip(dy).enumerate() {
+                dx[window.pixel_of_place(place.index()) * channels + c] += dy;
+            }
+        }
+    }
+}
+
+/// Where the windows of an image lie.
+pub(super) struct Windows {
+    shape: PoolShape,
+    padding: [usize; 2],
+}
+
+impl Windows {
+    pub(super) fn new(shape: PoolShape) -> Self {
+        let padding = shape.window.padding_before(shape.input.height, shape.input.width);
+        Self { shape, padding }
+    }
+
+    /// The window of an output pixel.
+    #[inline(always)]
+    pub(super) fn at(&self, oy: usize, ox: usize) -> PoolWindow {
+        let PoolShape { input, window } = self.shape;
+        let along = |axis: usize, out: usize, len: usize| {
+            let start = out * window.stride[axis];
+            let range = start.saturating_sub(self.padding[axis])
+                ..(start.saturating_add(window.size[axis]) - self.padding[axis]).min(len);
+            (range, start)
+        };
+        let (rows, top) = along(0, oy, input.height);
+        let (columns, left) = along(1, ox, input.width);
+        PoolWindow {
+            rows,
+            columns,
+            padded_origin: [top, left],
+            padding: self.padding,
+            size: window.size,
+            image: [input.height, input.width],
+        }
+    }
+}
+
+/// A window: its rows and columns inside the image.
+pub(super) struct PoolWindow {
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+    /// Top left of the window in the padded image.
+    padded_origin: [usize; 2],
+    padding: [usize; 2],
+    size: [usize; 2],
+    image: [usize; 2],
+}
+
+impl PoolWindow {
+    /// The place in the window of a pixel of the image.
+    #[inline(always)]
+    pub(super) fn place(&self, row: usize, column: usize) -> usize {
+        let down = row + self.padding[0] - self.padded_origin[0];
+        let right = column + self.padding[1] - self.padded_origin[1];
+        down * self.size[1] + right
+    }
+
+    /// The number of a pixel in the image.
+    #[inline(always)]
+    pub(super) fn pixel(&self, row: usize, column: usize) -> usize {
+        row * self.image[1] + column
+    }
+
+    /// The number in the image of the pixel at a place.
+    #[inline(always)]
+    #[track_caller]
+    fn pixel_of_place(&self, place: usize) -> usize {
+        let row = self.padded_origin[0] + place / self.size[1];
+        let column = self.padded_origin[1] + place % self.size[1];
+        let inside = row.checked_sub(self.padding[0]).zip(column.checked_sub(self.padding[1]));
+        match inside {
+            Some((row, column)) if row < self.rows.end && column < self.columns.end => {
+                self.pixel(row, column)
+            }
+            _ => panic!("argmax {place} lies outside the window or the image"),
+        }
+    }
+}

@@ -1,0 +1,766 @@
+//! ReLU followed by batch normalisation: `r = max(x, 0)`, then per channel
+//! `y = scale * (r - mean) / sqrt(variance + epsilon) + offset` with the moments of r.
+//!
+//! Ioffe and Szegedy, "Batch Normalization" (ICML 2015); the ReLU comes first, as in the study.
+//! Training takes two passes, [`forward_moments`] and [`forward_normalize`]; in between the moments
+//! of several batches may be [merged](Moments::merge), so that a set of any size is normalised with
+//! the moments of the whole. Inference takes [running moments](RunningMoments) or a whole set's.
+//!
+//! Accuracy, with u = 2^-24. Moments are gathered in `f32` over blocks of 32 pixels about the block's
+//! own mean and merged as Chan, Golub and LeVeque do ("Updating Formulae and a Pairwise Algorithm
+//! for Computing Sample Variances", 1979), so that nothing cancels: with b blocks in a
+//! piece (at most 64 pieces, each of at least 16,384 elements) a mean is within `e = (64 + b / 2) u` of
+//! itself, a variance within `e variance + 16 u mean sqrt(variance) + (e mean)^2`. y is within
+//! `4 u` of `|scale| (|r| + |mean|) inv_deviation + |offset|`, dx within
+//! `(96 + rows / 2^14) u` of its formula with every term's magnitude.
+
+use std::cell::Cell;
+
+use pulp::{Simd, WithSimd};
+
+use super::channels::{for_each_vector, load, store};
+use super::relu::{keep_where_positive, relu};
+use super::scratch::Buffer;
+use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span, max_pool};
+use crate::cpu::{Chunks, Cpu};
+use crate::shape::{MatrixShape, PoolShape, Window, check_len};
+
+/// Count, mean and sum of squared deviations of every channel, in `f64`: those of any number of
+/// batches can be merged.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    count: u64,
+    mean: Vec<f64>,
+    deviations: Vec<f64>,
+    /// Scratch: mean and squared deviations of the pieces of one kernel call.
+    pieces: Vec<f32>,
+}
+
+impl Moments {
+    /// Of nothing yet, for `channels` channels.
+    #[must_use]
+    pub fn new(channels: usize) -> Self {
+        let zeros = vec![0.0; channels];
+        Self { count: 0, mean: zeros.clone(), deviations: zeros, pieces: Vec::new() }
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.mean.fill(0.0);
+        self.deviations.fill(0.0);
+    }
+
+    /// Values per channel so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Mean per channel; 0 of nothing.
+    #[must_use]
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// Biased variance (the mean squared deviation) of a channel; NaN of nothing.
+    ///
+    /// # Panics
+    /// If there is no such channel.
+    #[must_use]
+    pub fn variance(&self, channel: usize) -> f64 {
+        self.deviations[channel] / self.count as f64
+    }
+
+    /// Adds what `other` has gathered, as if one had seen it all.
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn merge(&mut self, other: &Moments) {
+        check_len("the other moments", other.mean.len(), 1, self.mean.len());
+        self.merge_each(other.count, |c| (other.mean[c], other.deviations[c]));
+    }
+
+    /// Scratch for the means and squared deviations of so many pieces, side by side.
+    pub(super) fn pieces(&mut self, count: usize) -> &mut [f32] {
+        let len = count * 2 * self.mean.len();
+        if self.pieces.len() < len {
+            self.pieces.resize(len, 0.0);
+        }
+        &mut self.pieces[..len]
+    }
+
+    /// Merges what the pieces hold; `counts` are their numbers of values per channel.
+    pub(super) fn merge_pieces(&mut self, counts: impl Iterator<Item = usize>) {
+        let channels = self.mean.len();
+        let pieces = std::mem::take(&mut self.pieces);
+        for (index, count) in counts.enumerate() {
+            let (mean, deviations) =
+                pieces[index * 2 * channels..][..2 * channels].split_at(channels);
+            self.merge_each(count as u64, |c| (mean[c].into(), deviations[c].into()));
+        }
+        self.pieces = pieces;
+    }
+
+    fn merge_each(&mut self, count: u64, other: impl Fn(usize) -> (f64, f64)) {
+        if count == 0 {
+            return;
+        }
+        let (before, added) = (self.count as f64, count as f64);
+        self.count += count;
+        let share = added / self.count as f64;
+        for (c, (mean, deviations)) in self.mean.iter_mut().zip(&mut self.deviations).enumerate() {
+            let (other_mean, other_deviations) = other(c);
+            let apart = other_mean - *mean;
+            *mean += apart * share;
+            *deviations += other_deviations + apart * apart * before * share;
+        }
+    }
+}
+
+/// What normalisation takes per channel: `(r - mean) * inv_deviation`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Mean per channel.
+    pub mean: Vec<f32>,
+    /// `1 / sqrt(variance + epsilon)` per channel.
+    pub inv_deviation: Vec<f32>,
+}
+
+impl Normalization {
+    /// Of `channels` channels: mean 0, deviation 1.
+    #[must_use]
+    pub fn identity(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], inv_deviation: vec![1.0; channels] }
+    }
+
+    /// Takes over the moments of a batch or of a whole set (the study's `epsilon` is 1e-5). Those of
+    /// nothing give NaN.
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn set(&mut self, moments: &Moments, epsilon: f64) {
+        check_len("moments", moments.mean.len(), 1, self.mean.len());
+        for (c, &mean) in moments.mean.iter().enumerate() {
+            self.set_channel(c, mean, moments.variance(c), epsilon);
+        }
+    }
+
+    /// Takes over running moments.
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn set_running(&mut self, moments: &RunningMoments, epsilon: f64) {
+        check_len("moments", moments.mean.len(), 1, self.mean.len());
+        for (c, (&mean, &variance)) in moments.mean.iter().zip(&moments.variance).enumerate() {
+            self.set_channel(c, mean.into(), variance.into(), epsilon);
+        }
+    }
+
+    fn set_channel(&mut self, channel: usize, mean: f64, variance: f64, epsilon: f64) {
+        self.mean[channel] = mean as f32;
+        self.inv_deviation[channel] = (1.0 / (variance + epsilon).sqrt()) as f32;
+    }
+
+    #[track_caller]
+    fn check(&self, channels: usize) {
+        check_len("the normalization's mean", self.mean.len(), 1, channels);
+        check_len("the normalization's inv_deviation", self.inv_deviation.len(), 1, channels);
+    }
+}
+
+/// Exponential moving averages of the batches' moments, to normalise single images with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningMoments {
+    /// Mean per channel.
+    pub mean: Vec<f32>,
+    /// Biased variance per channel.
+    pub variance: Vec<f32>,
+}
+
+impl RunningMoments {
+    /// Of `channels` channels: mean 0, variance 1.
+    #[must_use]
+    pub fn new(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], variance: vec![1.0; channels] }
+    }
+
+    /// `running = decay * running + (1 - decay) * batch` (TensorFlow's decay is 0.99).
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn update(&mut self, batch: &Moments, decay: f64) {
+        check_len("moments", batch.mean.len(), 1, self.mean.len());
+        let blend = |old: f32, new: f64| (decay * f64::from(old) + (1.0 - decay) * new) as f32;
+        for (c, (mean, variance)) in self.mean.iter_mut().zip(&mut self.variance).enumerate() {
+            *mean = blend(*mean, batch.mean[c]);
+            *variance = blend(*variance, batch.variance(c));
+        }
+    }
+}
+
+/// Scale and offset (gamma and beta) per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// Factor per channel.
+    pub scale: &'a [f32],
+    /// Summand per channel.
+    pub offset: &'a [f32],
+}
+
+/// Pixels whose moments are gathered about their own mean before they are merged.
+const BLOCK: usize = 32;
+
+/// A pass with sums over the pixels is cut into at most so many pieces, each with sums of its own.
+const MAX_PIECES: usize = 64;
+
+thread_local! {
+    /// Sums of the pieces, and the coefficients made of them.
+    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static COEFFICIENTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Pixels of a piece of a pass with sums: the same for any number of threads.
+fn piece_rows(shape: MatrixShape) -> usize {
+    let least = ELEMENTWISE_CHUNK.div_ceil(shape.cols.max(1));
+    shape.rows.div_ceil(MAX_PIECES).max(least).next_multiple_of(BLOCK)
+}
+
+fn is_parallel(shape: MatrixShape) -> bool {
+    // A quarter of what a copy takes to be worth a second thread: these passes do more.
+    shape.rows * shape.cols >= ELEMENTWISE_PARALLEL_MIN / 4
+}
+
+/// r = max(x, 0) with x and r (pixels, channels), and the moments of r merged into `moments` (to begin
+/// anew, [clear](Moments::clear) them), in one pass.
+///
+/// # Panics
+/// If a slice or `moments` does not fit `shape`.
+pub fn forward_moments(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    x: &[f32],
+    r: &mut [f32],
+    moments: &mut Moments,
+) {
+    struct Piece<'a> {
+        channels: usize,
+        x: &'a [f32],
+        r: &'a mut [f32],
+        moments: &'a mut [f32],
+    }
+    impl WithSimd for Piece<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { channels, x, r, moments } = self;
+            let (mean, deviations) = moments.split_at_mut(channels);
+            let mut before = 0;
+            for (x, r) in x.chunks(BLOCK * channels).zip(r.chunks_mut(BLOCK * channels)) {
+                let rows = x.len() / channels;
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    for row in 0..rows {
+                        let at = row * channels + at;
+                        let x = load::<S, WHOLE>(simd, x, at, width);
+                        store::<S, WHOLE>(simd, r, at, width, relu(simd, x));
+                    }
+                    let block = (&*r, rows, channels);
+                    merge_block::<S, WHOLE>(simd, block, at, width, before, mean, deviations);
+                });
+                before += rows;
+            }
+        }
+    }
+    let MatrixShape { rows, cols: channels } = shape;
+    check_len("x", x.len(), rows, channels);
+    check_len("r", r.len(), rows, channels);
+    check_len("moments", moments.mean.len(), 1, channels);
+    kernel_span!("relu_batch_norm::forward_moments", 5 * x.len(), 8 * x.len());
+    if x.is_empty() {
+        return;
+    }
+    let piece = piece_rows(shape);
+    let count = rows.div_ceil(piece);
+    let scratch = Chunks::new(moments.pieces(count), 2 * channels);
+    cpu.for_each_chunk(is_parallel(shape), r, piece * channels, |index, r| {
+        let x = &x[index * piece * channels..][..r.len()];
+        // SAFETY: `for_each_chunk` calls this once for every index.
+        let moments = unsafe { scratch.get(index) };
+        cpu.dispatch(Piece { channels, x, r, moments });
+    });
+    moments.merge_pieces((0..count).map(|index| piece.min(rows - index * piece)));
+}
+
+/// Merges the moments of a block of r (the slice, its pixels, and the distance between them), in a
+/// vector of channels from `at`, into `mean` and `deviations` of `before` earlier pixels (which are
+/// not read if there were none).
+#[inline(always)]
+pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
+    simd: S,
+    (r, rows, stride): (&[f32], usize, usize),
+    at: usize,
+    width: usize,
+    before: usize,
+    mean: &mut [f32],
+    deviations: &mut [f32],
+) {
+    let mut sum = simd.splat_f32s(0.0);
+    for row in 0..rows {
+        sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, r, row * stride + at, width));
+    }
+    let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
+    let mut squares = simd.splat_f32s(0.0);
+    for row in 0..rows {
+        let apart = simd.sub_f32s(load::<S, WHOLE>(simd, r, row * stride + at, width), block_mean);
+        squares = simd.mul_add_e_f32s(apart, apart, squares);
+    }
+    if before == 0 {
+        store::<S, WHOLE>(simd, mean, at, width, block_mean);
+        store::<S, WHOLE>(simd, deviations, at, width, squares);
+        return;
+    }
+    let share = rows as f64 / (before + rows) as f64;
+    let old = load::<S, WHOLE>(simd, mean, at, width);
+    let apart = simd.sub_f32s(block_mean, old);
+    let new = simd.mul_add_e_f32s(apart, simd.splat_f32s(share as f32), old);
+    let between = simd.splat_f32s((before as f64 * share) as f32);
+    let between = simd.mul_f32s(simd.mul_f32s(apart, apart), between);
+    let old = load::<S, WHOLE>(simd, deviations, at, width);
+    let squares = simd.add_f32s(simd.add_f32s(squares, between), old);
+    store::<S, WHOLE>(simd, mean, at, width, new);
+    store::<S, WHOLE>(simd, deviations, at, width, squares);
+}
+
+/// `y = (r - mean) * inv_deviation`, times scale plus offset if there is an `affine`: r and y
+/// (pixels, channels).
+///
+/// # Panics
+/// If a slice or `normalization` does not fit `shape`.
+pub fn forward_normalize(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    r: &[f32],
+    normalization: &Normalization,
+    affine: Option<Affine>,
+    y: &mut [f32],
+) {
+    struct Piece<'a> {
+        normalization: &'a Normalization,
+        affine: Option<Affine<'a>>,
+        r: &'a [f32],
+        y: &'a mut [f32],
+    }
+    impl WithSimd for Piece<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { normalization: Normalization { mean, inv_deviation }, affine, r, y } = self;
+            let channels = mean.len();
+            for (r, y) in r.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let r = load::<S, WHOLE>(simd, r, at, width);
+                    let mean = load::<S, WHOLE>(simd, mean, at, width);
+                    let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
+                    let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
+                    if let Some(Affine { scale, offset }) = affine {
+                        let scale = load::<S, WHOLE>(simd, scale, at, width);
+                        let offset = load::<S, WHOLE>(simd, offset, at, width);
+                        value = simd.mul_add_e_f32s(value, scale, offset);
+                    }
+                    store::<S, WHOLE>(simd, y, at, width, value);
+                });
+            }
+        }
+    }
+    let MatrixShape { rows, cols: channels } = shape;
+    check_len("r", r.len(), rows, channels);
+    check_len("y", y.len(), rows, channels);
+    normalization.check(channels);
+    if let Some(Affine { scale, offset }) = affine {
+        check_len("scale", scale.len(), 1, channels);
+        check_len("offset", offset.len(), 1, channels);
+    }
+    kernel_span!("relu_batch_norm::forward_normalize", 2 * r.len(), 8 * r.len());
+    if r.is_empty() {
+        return;
+    }
+    let chunk = ELEMENTWISE_CHUNK.div_ceil(channels) * channels;
+    cpu.for_each_chunk(is_parallel(shape), y, chunk, |index, y| {
+        let r = &r[index * chunk..][..y.len()];
+        cpu.dispatch(Piece { normalization, affine, r, y });
+    });
+}
+
+/// dx (pixels, channels) from dy, through the normalisation (with moments that depend on x: those
+/// of this batch) and ReLU: 0 where r is not positive. Overwrites `dscale` and `doffset` (channels)
+/// with the gradients of scale and offset, which dx takes anyway.
+///
+/// `dx = scale inv_deviation (dy - doffset / rows - z dscale / rows)` where r > 0, with
+/// `z = (r - mean) inv_deviation`, `doffset = sum(dy)`, `dscale = sum(dy z)`.
+///
+/// # Panics
+/// If a slice or `normalization` does not fit `shape`.
+#[expect(clippy::too_many_arguments, reason = "three gradients and what they are made of")]
+pub fn backward(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    r: &[f32],
+    normalization: &Normalization,
+    scale: Option<&[f32]>,
+    dy: &[f32],
+    dx: &mut [f32],
+    dscale: &mut [f32],
+    doffset: &mut [f32],
+) {
+    struct Sums<'a> {
+        normalization: &'a Normalization,
+        r: &'a [f32],
+        dy: &'a [f32],
+        sums: &'a mut [f32],
+    }
+    impl WithSimd for Sums<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { normalization: Normalization { mean, inv_deviation }, r, dy, sums } = self;
+            let channels = mean.len();
+            let (offset_sums, scale_sums) = sums.split_at_mut(channels);
+            offset_sums.fill(0.0);
+            scale_sums.fill(0.0);
+            for (r, dy) in r.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let mean = load::<S, WHOLE>(simd, mean, at, width);
+                    let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
+                    let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+                    for row in 0..r.len() / channels {
+                        let at = row * channels + at;
+                        let dy = load::<S, WHOLE>(simd, dy, at, width);
+                        let apart = simd.sub_f32s(load::<S, WHOLE>(simd, r, at, width), mean);
+                        sum = simd.add_f32s(sum, dy);
+                        sum_z = simd.mul_add_e_f32s(dy, simd.mul_f32s(apart, inv), sum_z);
+                    }
+                    let old = load::<S, WHOLE>(simd, offset_sums, at, width);
+                    store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
+                    let old = load::<S, WHOLE>(simd, scale_sums, at, width);
+                    store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
+                });
+            }
+        }
+    }
+    let MatrixShape { rows, cols: channels } = shape;
+    check_len("r", r.len(), rows, channels);
+    check_len("dy", dy.len(), rows, channels);
+    check_len("dx", dx.len(), rows, channels);
+    check_len("dscale", dscale.len(), 1, channels);
+    check_len("doffset", doffset.len(), 1, channels);
+    check_len("scale", scale.map_or(channels, <[f32]>::len), 1, channels);
+    normalization.check(channels);
+    kernel_span!("relu_batch_norm::backward", 9 * r.len(), 20 * r.len());
+    if r.is_empty() {
+        dscale.fill(0.0);
+        doffset.fill(0.0);
+        return;
+    }
+    let piece = piece_rows(shape);
+    let count = rows.div_ceil(piece);
+    let mut sums = Buffer::borrow(&SUMS, count * 2 * channels);
+    let sums = &mut sums[..count * 2 * channels];
+    cpu.for_each_chunk(is_parallel(shape), sums, 2 * channels, |index, sums| {
+        let start = index * piece * channels;
+        let len = (piece * channels).min(r.len() - start);
+        let (r, dy) = (&r[start..][..len], &dy[start..][..len]);
+        cpu.dispatch(Sums { normalization, r, dy, sums });
+    });
+    add_pieces(sums, doffset, dscale);
+
+    let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
+    let coefficients = &mut coefficients[..4 * channels];
+    set_coefficients(coefficients, rows, normalization, scale, dscale, doffset);
+    let coefficients = &*coefficients;
+    let chunk = ELEMENTWISE_CHUNK.div_ceil(channels) * channels;
+    cpu.for_each_chunk(is_parallel(shape), dx, chunk, |index, dx| {
+        let start = index * chunk;
+        let (r, dy) = (&r[start..][..dx.len()], &dy[start..][..dx.len()]);
+        cpu.dispatch(Gradients { channels, coefficients, r, dy: Some(dy), dx });
+    });
+}
+
+/// Adds up the pieces' sums, in `f64` and in the order of the pieces: in each the channels' sums of
+/// dy, then those of dy z.
+fn add_pieces(pieces: &[f32], doffset: &mut [f32], dscale: &mut [f32]) {
+    let channels = doffset.len();
+    for c in 0..channels {
+        let total = |first: usize| -> f64 {
+            pieces.iter().skip(first).step_by(2 * channels).map(|&sum| f64::from(sum)).sum()
+        };
+        doffset[c] = total(c) as f32;
+        dscale[c] = total(channels + c) as f32;
+    }
+}
+
+/// What `dx = factor (dy - mean_dy - (r - mean) slope)` takes, one after the other.
+fn set_coefficients(
+    coefficients: &mut [f32],
+    rows: usize,
+    normalization: &Normalization,
+    scale: Option<&[f32]>,
+    dscale: &[f32],
+    doffset: &[f32],
+) {
+    let Normalization { mean, inv_deviation } = normalization;
+    let channels = mean.len();
+    let (factor, rest) = coefficients.split_at_mut(channels);
+    let (mean_dy, rest) = rest.split_at_mut(channels);
+    let (slope, means) = rest.split_at_mut(channels);
+    let rows = rows as f64;
+    for c in 0..channels {
+        factor[c] = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
+        mean_dy[c] = (f64::from(doffset[c]) / rows) as f32;
+        slope[c] = (f64::from(dscale[c]) / rows * f64::from(inv_deviation[c])) as f32;
+        means[c] = mean[c];
+    }
+}
+
+/// dx of whole pixels; without `dy`, dx holds it.
+struct Gradients<'a> {
+    channels: usize,
+    coefficients: &'a [f32],
+    r: &'a [f32],
+    dy: Option<&'a [f32]>,
+    dx: &'a mut [f32],
+}
+
+impl WithSimd for Gradients<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { channels, coefficients, r, dy, dx } = self;
+        for pixel in 0..r.len() / channels {
+            for_each_vector!(simd, channels, |at, width, WHOLE| {
+                let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
+                let at = pixel * channels + at;
+                let dy = load::<S, WHOLE>(simd, dy.unwrap_or(dx), at, width);
+                let r = load::<S, WHOLE>(simd, r, at, width);
+                store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, dy, r));
+            });
+        }
+    }
+}
+
+/// The coefficients of a vector of channels.
+struct Coefficients<S: Simd> {
+    factor: S::f32s,
+    mean_dy: S::f32s,
+    slope: S::f32s,
+    mean: S::f32s,
+}
+
+impl<S: Simd> Coefficients<S> {
+    #[inline(always)]
+    fn load<const WHOLE: bool>(simd: S, all: &[f32], at: usize, width: usize) -> Self {
+        let channels = all.len() / 4;
+        Self {
+            factor: load::<S, WHOLE>(simd, all, at, width),
+            mean_dy: load::<S, WHOLE>(simd, all, channels + at, width),
+            slope: load::<S, WHOLE>(simd, all, 2 * channels + at, width),
+            mean: load::<S, WHOLE>(simd, all, 3 * channels + at, width),
+        }
+    }
+
+    /// `factor (dy - mean_dy - (r - mean) slope)` where r is positive, else 0.
+    #[inline(always)]
+    fn dx(&self, simd: S, dy: S::f32s, r: S::f32s) -> S::f32s {
+        let apart = simd.sub_f32s(r, self.mean);
+        let centred =
+            simd.sub_f32s(simd.sub_f32s(dy, self.mean_dy), simd.mul_f32s(apart, self.slope));
+        keep_where_positive(simd, r, simd.mul_f32s(centred, self.factor))
+    }
+}
+
+/// [`forward_normalize`] and [`max_pool::forward`] in one pass, the normalised images never written:
+/// r as `shape.input`, y and argmax as `shape.output()`. There is no affine map, because its scale
+/// may be negative: normalisation grows with r, so the largest r of a window gives the largest y.
+///
+/// # Panics
+/// If a slice or `normalization` does not fit `shape`, or its window has more than 256 places.
+pub fn forward_normalize_max_pool(
+    cpu: &Cpu,
+    shape: PoolShape,
+    r: &[f32],
+    normalization: &Normalization,
+    y: &mut [f32],
+    argmax: &mut [u8],
+) {
+    max_pool::check(shape, r.len(), "r", y.len(), "y", argmax);
+    normalization.check(shape.input.channels);
+    kernel_span!(
+        "relu_batch_norm::forward_normalize_max_pool",
+        r.len() + 2 * y.len(),
+        4 * r.len() + 5 * y.len()
+    );
+    max_pool::run(cpu, shape, r, Some(normalization), y, argmax);
+}
+
+/// The backward of [`forward_normalize_max_pool`], with moments that depend on x, and of the ReLU
+/// before it: dx (as `shape.input`) from dy, and from y and argmax as the forward wrote them (as
+/// `shape.output()`).
+///
+/// # Panics
+/// As [`forward_normalize_max_pool`]. (An argmax that no forward could have written is a panic, or its
+/// dy is dropped.)
+#[expect(clippy::too_many_arguments, reason = "what the forward read and wrote")]
+pub fn backward_max_pool(
+    cpu: &Cpu,
+    shape: PoolShape,
+    r: &[f32],
+    normalization: &Normalization,
+    y: &[f32],
+    argmax: &[u8],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    struct Sums<'a> {
+        channels: usize,
+        y: &'a [f32],
+        dy: &'a [f32],
+        sums: &'a mut [f32],
+    }
+    impl WithSimd for Sums<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { channels, y, dy, sums } = self;
+            let (offset_sums, scale_sums) = sums.split_at_mut(channels);
+            offset_sums.fill(0.0);
+            scale_sums.fill(0.0);
+            for (y, dy) in y.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+                    for row in 0..y.len() / channels {
+                        let at = row * channels + at;
+                        let dy = load::<S, WHOLE>(simd, dy, at, width);
+                        let z = load::<S, WHOLE>(simd, y, at, width);
+                        sum = simd.add_f32s(sum, dy);
+                        sum_z = simd.mul_add_e_f32s(dy, z, sum_z);
+                    }
+                    let old = load::<S, WHOLE>(simd, offset_sums, at, width);
+                    store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
+                    let old = load::<S, WHOLE>(simd, scale_sums, at, width);
+                    store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
+                });
+            }
+        }
+    }
+    max_pool::check(shape, r.len(), "r", y.len(), "y", argmax);
+    check_len("dy", dy.len(), 1, y.len());
+    check_len("dx", dx.len(), 1, r.len());
+    normalization.check(shape.input.channels);
+    kernel_span!(
+        "relu_batch_norm::backward_max_pool",
+        5 * r.len() + 3 * y.len(),
+        8 * r.len() + 9 * y.len()
+    );
+    if r.is_empty() {
+        return;
+    }
+    let (pixels, pooled) = (shape.input.pixels(), shape.output().pixels());
+    let channels = pixels.cols;
+    let piece = piece_rows(pooled);
+    let count = pooled.rows.div_ceil(piece);
+    let mut sums = Buffer::borrow(&SUMS, (2 * count + 2) * channels);
+    let (sums, totals) = sums[..(2 * count + 2) * channels].split_at_mut(2 * count * channels);
+    cpu.for_each_chunk(is_parallel(pooled), sums, 2 * channels, |index, sums| {
+        let start = index * piece * channels;
+        let len = (piece * channels).min(y.len() - start);
+        let (y, dy) = (&y[start..][..len], &dy[start..][..len]);
+        cpu.dispatch(Sums { channels, y, dy, sums });
+    });
+    let (doffset, dscale) = totals.split_at_mut(channels);
+    add_pieces(sums, doffset, dscale);
+
+    let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
+    let coefficients = &mut coefficients[..4 * channels];
+    set_coefficients(coefficients, pixels.rows, normalization, None, dscale, doffset);
+    let coefficients = &*coefficients;
+    let (image, pooled_image) = (shape.input.image_len(), shape.output().image_len());
+    cpu.for_each_chunk(is_parallel(pixels), dx, image, |index, dx| {
+        let r = &r[index * image..][..image];
+        let dy = &dy[index * pooled_image..][..pooled_image];
+        let argmax = &argmax[index * pooled_image..][..pooled_image];
+        if covers_every_pixel_once(shape) {
+            cpu.dispatch(PooledGradients { shape, coefficients, r, argmax, dy, dx });
+        } else {
+            max_pool::backward_image(shape, argmax, dy, dx);
+            cpu.dispatch(Gradients { channels, coefficients, r, dy: None, dx });
+        }
+    });
+}
+
+/// Whether every pixel is in exactly one window.
+fn covers_every_pixel_once(shape: PoolShape) -> bool {
+    let Window { size, stride, .. } = shape.window;
+    let output = shape.output();
+    size == stride
+        && output.height * stride[0] >= shape.input.height
+        && output.width * stride[1] >= shape.input.width
+}
+
+/// dx of one image whose pixels are each in one window.
+struct PooledGradients<'a> {
+    shape: PoolShape,
+    coefficients: &'a [f32],
+    r: &'a [f32],
+    argmax: &'a [u8],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl WithSimd for PooledGradients<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { shape, coefficients, r, argmax, dy, dx } = self;
+        let channels = shape.input.channels;
+        let windows = max_pool::Windows::new(shape);
+        let output = shape.output();
+        for oy in 0..output.height {
+            for ox in 0..output.width {
+                let window = windows.at(oy, ox);
+                let from = (oy * output.width + ox) * channels;
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
+                    let dy = load::<S, WHOLE>(simd, dy, from + at, width);
+                    let place = places(simd, &argmax[from + at..][..width]);
+                    for y in window.rows.clone() {
+                        for x in window.columns.clone() {
+                            let here = simd.splat_f32s(window.place(y, x) as f32);
+                            let is_here = simd.equal_f32s(place, here);
+                            let dy = simd.select_f32s(is_here, dy, simd.splat_f32s(0.0));
+                            let at = window.pixel(y, x) * channels + at;
+                            let r = load::<S, WHOLE>(simd, r, at, width);
+                            store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, dy, r));
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Numbers of places as floats, to compare with.
+#[inline(always)]
+fn places<S: Simd>(simd: S, places: &[u8]) -> S::f32s {
+    const MAX: usize = max_pool::MAX_LANES;
+    let mut floats = [0.0; MAX];
+    if let Ok(whole) = <&[u8; 16]>::try_from(places) {
+        // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
+        for (float, &place) in floats.iter_mut().zip(whole) {
+            *float = f32::from(place);
+        }
+    } else {
+        for (float, &place) in floats.iter_mut().zip(places) {
+            *float = f32::from(place);
+        }
+    }
+    simd.partial_load_f32s(&floats[..S::F32_LANES])
+}

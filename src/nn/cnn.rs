@@ -1,0 +1,542 @@
+//! The study's convolutional network: 3x3 convolution -> ReLU -> batch norm -> 2x2 max pool -> linear -> dropout ->
+//! ReLU -> linear -> softmax.
+
+use crate::cpu::Cpu;
+use crate::kernels::adam::{self, Adam};
+use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::gemm::Write;
+use crate::kernels::relu_batch_norm::{self, Moments, Normalization};
+use crate::kernels::softmax_cross_entropy::{self, Tally};
+use crate::kernels::{conv2d, linear, softmax};
+use crate::nn::init::truncated_xavier;
+use crate::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window, check_len,
+};
+
+/// Added to the variance before its square root is taken.
+pub const EPSILON: f64 = 1e-5;
+
+/// The sizes of a [`Cnn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CnnShape {
+    /// Rows of an image, 28 for the letters.
+    pub height: usize,
+    /// Columns of an image, 28 for the letters.
+    pub width: usize,
+    /// Values per pixel, 1 for the letters.
+    pub channels: usize,
+    /// Filters of the convolution, 32 in the study.
+    pub filters: usize,
+    /// Units of the first linear layer, 784 in the study.
+    pub hidden: usize,
+    /// Classes, 10 for the letters.
+    pub classes: usize,
+}
+
+impl CnnShape {
+    /// The study's network with `hidden` units and `classes` classes.
+    #[must_use]
+    pub const fn study(hidden: usize, classes: usize) -> Self {
+        Self { height: 28, width: 28, channels: 1, filters: 32, hidden, classes }
+    }
+
+    /// The convolution of `batch` images.
+    #[must_use]
+    pub fn convolution(self, batch: usize) -> Conv2dShape {
+        let Self { height, width, channels, filters, .. } = self;
+        Conv2dShape {
+            input: ImageShape { batch, height, width, channels },
+            window: Window::square(3, 1, Padding::Same),
+            filters,
+        }
+    }
+
+    /// The pool of `batch` images.
+    #[must_use]
+    pub fn pool(self, batch: usize) -> PoolShape {
+        PoolShape {
+            input: self.convolution(batch).output(),
+            window: Window::square(2, 2, Padding::Same),
+        }
+    }
+
+    /// Values per image after the pool: the inputs of the first linear layer.
+    #[must_use]
+    pub fn pooled(self) -> usize {
+        self.pool(1).output().image_len()
+    }
+
+    /// Values per image.
+    #[must_use]
+    pub fn pixels(self) -> usize {
+        self.convolution(1).input.image_len()
+    }
+
+    fn hidden_layer(self, rows: usize) -> LinearShape {
+        LinearShape { rows, inputs: self.pooled(), outputs: self.hidden }
+    }
+
+    fn output_layer(self, rows: usize) -> LinearShape {
+        LinearShape { rows, inputs: self.hidden, outputs: self.classes }
+    }
+}
+
+/// The weights of the network, or anything of their shape: gradients and Adam's moments are `Cnn`s too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cnn {
+    /// The sizes.
+    pub shape: CnnShape,
+    /// Convolution kernel (3, 3, channels, filters).
+    pub w0: Vec<f32>,
+    /// Convolution biases (filters).
+    pub b0: Vec<f32>,
+    /// Weights of the first linear layer (pooled, hidden).
+    pub w1: Vec<f32>,
+    /// Biases of the first linear layer (hidden).
+    pub b1: Vec<f32>,
+    /// Weights of the second linear layer (hidden, classes).
+    pub w2: Vec<f32>,
+    /// Biases of the second linear layer (classes).
+    pub b2: Vec<f32>,
+}
+
+/// What is added to the mean cross-entropy, and what is dropped, during training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Regularization {
+    /// Factor lambda of the penalty `lambda (sum(w1^2) + sum(w2^2)) / 2`.
+    pub l2: f32,
+    /// Which hidden units are kept; `None` keeps all.
+    pub dropout: Option<Dropout>,
+}
+
+impl Cnn {
+    /// All weights zero.
+    #[must_use]
+    pub fn zeros(shape: CnnShape) -> Self {
+        let CnnShape { filters, hidden, classes, .. } = shape;
+        Self {
+            shape,
+            w0: vec![0.0; shape.convolution(1).taps() * filters],
+            b0: vec![0.0; filters],
+            w1: vec![0.0; shape.pooled() * hidden],
+            b1: vec![0.0; hidden],
+            w2: vec![0.0; hidden * classes],
+            b2: vec![0.0; classes],
+        }
+    }
+
+    /// The study's start: truncated Xavier (see [`truncated_xavier`]), biases too. A convolution's
+    /// fans count its window's elements; a vector's are both its length.
+    #[must_use]
+    pub fn xavier(shape: CnnShape, seed: u64) -> Self {
+        let CnnShape { channels, filters, hidden, classes, .. } = shape;
+        let area = shape.convolution(1).window.area();
+        let mut cnn = Self::zeros(shape);
+        let Self { w0, b0, w1, b1, w2, b2, .. } = &mut cnn;
+        truncated_xavier(w0, area * channels, area * filters, seed, 0);
+        truncated_xavier(b0, filters, filters, seed, 1);
+        truncated_xavier(w1, shape.pooled(), hidden, seed, 2);
+        truncated_xavier(b1, hidden, hidden, seed, 3);
+        truncated_xavier(w2, hidden, classes, seed, 4);
+        truncated_xavier(b2, classes, classes, seed, 5);
+        cnn
+    }
+
+    /// The penalty `l2 (sum(w1^2) + sum(w2^2)) / 2`; 0 without looking if `l2` is.
+    #[must_use]
+    pub fn penalty(&self, l2: f32) -> f64 {
+        let squares = |w: &[f32]| w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+        if l2 == 0.0 { 0.0 } else { penalty(l2, squares(&self.w1) + squares(&self.w2)) }
+    }
+
+    /// Loss (without the penalty) and hits on a minibatch `x` (labels.len(), height, width,
+    /// channels), normalised with its own moments, and in `gradients` (overwritten) those of the
+    /// mean loss with the penalty.
+    ///
+    /// # Panics
+    /// If `x` or `gradients` does not fit the network, or a label is out of range.
+    pub fn gradients(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        x: &[f32],
+        labels: &[u32],
+        regularization: Regularization,
+        gradients: &mut Cnn,
+    ) -> Tally {
+        assert_eq!(self.shape, gradients.shape, "gradients have another shape than the network");
+        let Cnn { w0, b0, w1, b1, w2, b2, .. } = gradients;
+        let small = AllButW1 { w0, b0, b1, w2, b2 };
+        let tally = self.gradients_but_w1(cpu, work, x, labels, regularization, small);
+        let layer = self.shape.hidden_layer(labels.len());
+        let (x, dy) = (&work.pooled[..layer.rows * layer.inputs], work.dhidden(layer));
+        linear::backward_weights(cpu, layer, x, dy, Write::Overwrite, w1, b1);
+        for (dw, w) in [(w1, &self.w1), (w2, &self.w2)] {
+            for (dw, w) in dw.iter_mut().zip(w) {
+                *dw += regularization.l2 * w;
+            }
+        }
+        tally
+    }
+
+    /// [`gradients`](Self::gradients) and Adam's update in one: the gradient of w1 is used where it
+    /// arises and never written. Returns loss and hits, and the penalty, all before the update.
+    /// (`adam.l2` is ignored: `regularization` has it, for w1 and w2.)
+    ///
+    /// # Panics
+    /// As [`gradients`](Self::gradients), and if `state` is another network's.
+    #[expect(clippy::too_many_arguments, reason = "a minibatch, the method, and its memory")]
+    pub fn adam_step(
+        &mut self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        x: &[f32],
+        labels: &[u32],
+        adam: Adam,
+        regularization: Regularization,
+        state: &mut AdamState,
+    ) -> (Tally, f64) {
+        assert_eq!(self.shape, state.m.shape, "Adam's state has another shape than the network");
+        assert_eq!(self.shape, state.v.shape, "Adam's state has another shape than the network");
+        let mut small = work.small_gradients(self.shape);
+        let Cnn { w0, b0, b1, w2, b2, .. } = &mut small;
+        let gradients = AllButW1 { w0, b0, b1, w2, b2 };
+        let tally = self.gradients_but_w1(cpu, work, x, labels, regularization, gradients);
+
+        state.step += 1;
+        let AdamState { step, m, v } = state;
+        let step = *step;
+        let plain = Adam { l2: 0.0, ..adam };
+        let decayed = Adam { l2: regularization.l2, ..adam };
+        let layer = self.shape.hidden_layer(labels.len());
+        let (x, dy) = (&work.pooled[..layer.rows * layer.inputs], work.dhidden(layer));
+        let squares =
+            linear::backward_weights_adam(
+                cpu,
+                layer,
+                x,
+                dy,
+                decayed,
+                step,
+                &mut self.w1,
+                &mut m.w1,
+                &mut v.w1,
+            ) + adam::update(cpu, decayed, step, &mut self.w2, &mut m.w2, &mut v.w2, &small.w2);
+        adam::update(cpu, plain, step, &mut self.w0, &mut m.w0, &mut v.w0, &small.w0);
+        adam::update(cpu, plain, step, &mut self.b0, &mut m.b0, &mut v.b0, &small.b0);
+        adam::update(cpu, plain, step, &mut self.b1, &mut m.b1, &mut v.b1, &small.b1);
+        adam::update(cpu, plain, step, &mut self.b2, &mut m.b2, &mut v.b2, &small.b2);
+        work.small_gradients = Some(small);
+        (tally, penalty(regularization.l2, squares))
+    }
+
+    /// A minibatch forward and backward, down to everything but the gradient of w1, for which
+    /// `work.pooled` and the hidden layer's gradient are left behind.
+    fn gradients_but_w1(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        x: &[f32],
+        labels: &[u32],
+        Regularization { dropout, .. }: Regularization,
+        gradients: AllButW1,
+    ) -> Tally {
+        let shape = self.shape;
+        let rows = labels.len();
+        check_len("x", x.len(), rows, shape.pixels());
+        work.fit(shape, rows, rows);
+        work.fit_backward(shape, rows);
+        let (convolution, pool) = (shape.convolution(rows), shape.pool(rows));
+        let (hidden_layer, output_layer) = (shape.hidden_layer(rows), shape.output_layer(rows));
+        let Workspace { moments, normalization, .. } = work;
+        let r = &mut work.r[..rows * convolution.output().image_len()];
+        let dr = &mut work.dr[..r.len()];
+        let pooled = &mut work.pooled[..rows * shape.pooled()];
+        let argmax = &mut work.argmax[..pooled.len()];
+        let dpooled = &mut work.dpooled[..pooled.len()];
+        let hidden = &mut work.hidden[..rows * shape.hidden];
+        let dhidden = &mut work.dhidden[..hidden.len()];
+        let logits = &mut work.logits[..rows * shape.classes];
+        let dlogits = &mut work.dlogits[..logits.len()];
+
+        moments.clear();
+        conv2d::forward_relu_moments(cpu, convolution, x, &self.w0, &self.b0, r, moments);
+        normalization.set(moments, EPSILON);
+        relu_batch_norm::forward_normalize_max_pool(cpu, pool, r, normalization, pooled, argmax);
+        linear::forward_relu(cpu, hidden_layer, pooled, &self.w1, &self.b1, hidden);
+        if let Some(dropout) = dropout {
+            // The study drops before ReLU; ReLU keeps zeros and scales, so the order is the same.
+            dropout::forward_in_place(cpu, dropout, hidden);
+        }
+        linear::forward(cpu, output_layer, hidden, &self.w2, &self.b2, logits);
+        let logits_shape = MatrixShape { rows, cols: shape.classes };
+        let mean = 1.0 / rows as f32;
+        let tally = softmax_cross_entropy::forward_backward(
+            cpu,
+            logits_shape,
+            logits,
+            labels,
+            mean,
+            dlogits,
+        );
+
+        let AllButW1 { w0, b0, b1, w2, b2 } = gradients;
+        let write = Write::Overwrite;
+        linear::backward_weights(cpu, output_layer, hidden, dlogits, write, w2, b2);
+        linear::backward_input_relu(cpu, output_layer, dlogits, &self.w2, hidden, dhidden);
+        if let Some(dropout) = dropout {
+            dropout::backward_in_place(cpu, dropout, dhidden);
+        }
+        linear::column_sums(cpu, hidden_layer, dhidden, write, b1);
+        linear::backward_input(cpu, hidden_layer, dhidden, &self.w1, dpooled);
+        relu_batch_norm::backward_max_pool(
+            cpu,
+            pool,
+            r,
+            normalization,
+            pooled,
+            argmax,
+            dpooled,
+            dr,
+        );
+        conv2d::backward_weights(cpu, convolution, x, dr, write, w0, b0);
+        tally
+    }
+
+    /// Merges the moments of the convolution's rectified output on `x` (images, height, width,
+    /// channels) into `moments`.
+    ///
+    /// # Panics
+    /// If a size does not fit the network.
+    pub fn moments(&self, cpu: &Cpu, work: &mut Workspace, x: &[f32], moments: &mut Moments) {
+        let pixels = self.shape.pixels();
+        let images = x.len() / pixels.max(1);
+        check_len("x", x.len(), images, pixels);
+        for x in x.chunks((CONVOLVED * pixels).max(1)) {
+            let convolution = self.shape.convolution(x.len() / pixels);
+            let len = convolution.input.batch * convolution.output().image_len();
+            let r = at_least(&mut work.r, len);
+            conv2d::forward_relu_moments(cpu, convolution, x, &self.w0, &self.b0, r, moments);
+        }
+    }
+
+    /// Loss (without the penalty) and hits on `x` (labels.len(), height, width, channels), without
+    /// dropout, normalised as given.
+    ///
+    /// # Panics
+    /// If a size does not fit the network, or a label is out of range.
+    pub fn evaluate(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        normalization: &Normalization,
+        x: &[f32],
+        labels: &[u32],
+    ) -> Tally {
+        let pixels = self.shape.pixels();
+        check_len("x", x.len(), labels.len(), pixels);
+        let mut tally = Tally::default();
+        for (index, labels) in labels.chunks(BLOCK).enumerate() {
+            let x = &x[index * BLOCK * pixels..][..labels.len() * pixels];
+            let logits = self.logits(cpu, work, normalization, x, labels.len());
+            let shape = MatrixShape { rows: labels.len(), cols: self.shape.classes };
+            tally += softmax_cross_entropy::forward(cpu, shape, logits, labels);
+        }
+        tally
+    }
+
+    /// Class probabilities (images, classes) of `x` (images, height, width, channels), normalised
+    /// as given.
+    ///
+    /// # Panics
+    /// If a size does not fit the network.
+    pub fn predict(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        normalization: &Normalization,
+        x: &[f32],
+        probabilities: &mut [f32],
+    ) {
+        let (pixels, classes) = (self.shape.pixels(), self.shape.classes);
+        let images = x.len() / pixels.max(1);
+        check_len("x", x.len(), images, pixels);
+        check_len("probabilities", probabilities.len(), images, classes);
+        for (index, probabilities) in probabilities.chunks_mut((BLOCK * classes).max(1)).enumerate()
+        {
+            let rows = probabilities.len() / classes;
+            let x = &x[index * BLOCK * pixels..][..rows * pixels];
+            let logits = self.logits(cpu, work, normalization, x, rows);
+            let shape = MatrixShape { rows, cols: classes };
+            softmax::forward(cpu, shape, logits, probabilities);
+        }
+    }
+
+    /// Logits of one block of images.
+    fn logits<'w>(
+        &self,
+        cpu: &Cpu,
+        work: &'w mut Workspace,
+        normalization: &Normalization,
+        x: &[f32],
+        rows: usize,
+    ) -> &'w [f32] {
+        let shape = self.shape;
+        work.fit(shape, rows, rows.min(CONVOLVED));
+        let pooled = &mut work.pooled[..rows * shape.pooled()];
+        let per_step = (CONVOLVED * shape.pixels()).max(1);
+        for (x, pooled) in
+            x.chunks(per_step).zip(pooled.chunks_mut((CONVOLVED * shape.pooled()).max(1)))
+        {
+            let convolution = shape.convolution(x.len() / shape.pixels());
+            let images = convolution.input.batch;
+            let r = &mut work.r[..images * convolution.output().image_len()];
+            let argmax = &mut work.argmax[..pooled.len()];
+            conv2d::forward_relu(cpu, convolution, x, &self.w0, &self.b0, r);
+            relu_batch_norm::forward_normalize_max_pool(
+                cpu,
+                shape.pool(images),
+                r,
+                normalization,
+                pooled,
+                argmax,
+            );
+        }
+        let hidden = &mut work.hidden[..rows * shape.hidden];
+        let logits = &mut work.logits[..rows * shape.classes];
+        linear::forward_relu(cpu, shape.hidden_layer(rows), pooled, &self.w1, &self.b1, hidden);
+        linear::forward(cpu, shape.output_layer(rows), hidden, &self.w2, &self.b2, logits);
+        logits
+    }
+}
+
+/// Images that pass through the linear layers together in evaluation, enough to make up for reading
+/// w1; their pooled values are 13 MB.
+const BLOCK: usize = 512;
+
+/// Images that are convolved together in evaluation: their rectified outputs are 3 MB, which are
+/// pooled while they are in the cache.
+const CONVOLVED: usize = 32;
+
+fn penalty(l2: f32, squares: f64) -> f64 {
+    f64::from(l2) * squares / 2.0
+}
+
+/// Where the gradients go of everything but w1.
+struct AllButW1<'a> {
+    w0: &'a mut [f32],
+    b0: &'a mut [f32],
+    b1: &'a mut [f32],
+    w2: &'a mut [f32],
+    b2: &'a mut [f32],
+}
+
+/// What Adam remembers from step to step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamState {
+    /// Steps made.
+    pub step: u64,
+    /// First moments.
+    pub m: Cnn,
+    /// Second moments.
+    pub v: Cnn,
+}
+
+impl AdamState {
+    /// Before the first step.
+    #[must_use]
+    pub fn new(shape: CnnShape) -> Self {
+        Self { step: 0, m: Cnn::zeros(shape), v: Cnn::zeros(shape) }
+    }
+}
+
+/// Scratch of the passes: allocated by the first pass, kept for the next.
+#[derive(Debug)]
+pub struct Workspace {
+    /// Rectified output of the convolution, and its gradient.
+    r: Vec<f32>,
+    dr: Vec<f32>,
+    moments: Moments,
+    normalization: Normalization,
+    pooled: Vec<f32>,
+    argmax: Vec<u8>,
+    dpooled: Vec<f32>,
+    /// After ReLU and dropout.
+    hidden: Vec<f32>,
+    dhidden: Vec<f32>,
+    logits: Vec<f32>,
+    dlogits: Vec<f32>,
+    /// Gradients of everything but w1, which is empty.
+    small_gradients: Option<Cnn>,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            r: Vec::new(),
+            dr: Vec::new(),
+            moments: Moments::new(0),
+            normalization: Normalization::identity(0),
+            pooled: Vec::new(),
+            argmax: Vec::new(),
+            dpooled: Vec::new(),
+            hidden: Vec::new(),
+            dhidden: Vec::new(),
+            logits: Vec::new(),
+            dlogits: Vec::new(),
+            small_gradients: None,
+        }
+    }
+}
+
+impl Workspace {
+    /// The moments that the last minibatch was normalised with.
+    #[must_use]
+    pub fn batch_moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Makes room for a forward pass of `rows` images, `convolved` of them at a time.
+    fn fit(&mut self, shape: CnnShape, rows: usize, convolved: usize) {
+        at_least(&mut self.r, convolved * shape.convolution(1).output().image_len());
+        at_least(&mut self.pooled, rows * shape.pooled());
+        let argmax = convolved * shape.pooled();
+        if self.argmax.len() < argmax {
+            self.argmax.resize(argmax, 0);
+        }
+        at_least(&mut self.hidden, rows * shape.hidden);
+        at_least(&mut self.logits, rows * shape.classes);
+    }
+
+    /// Makes room for a minibatch's backward pass.
+    fn fit_backward(&mut self, shape: CnnShape, rows: usize) {
+        at_least(&mut self.dr, rows * shape.convolution(1).output().image_len());
+        at_least(&mut self.dpooled, rows * shape.pooled());
+        at_least(&mut self.dhidden, rows * shape.hidden);
+        at_least(&mut self.dlogits, rows * shape.classes);
+        if self.moments.mean().len() != shape.filters {
+            self.moments = Moments::new(shape.filters);
+            self.normalization = Normalization::identity(shape.filters);
+        }
+    }
+
+    fn dhidden(&self, layer: LinearShape) -> &[f32] {
+        &self.dhidden[..layer.rows * layer.outputs]
+    }
+
+    /// Takes the gradients of everything but w1 out of the workspace.
+    fn small_gradients(&mut self, shape: CnnShape) -> Cnn {
+        match self.small_gradients.take() {
+            Some(gradients) if gradients.shape == shape => gradients,
+            _ => Cnn { w1: Vec::new(), ..Cnn::zeros(shape) },
+        }
+    }
+}
+
+/// The first `len` elements of a buffer that grows if it must.
+fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}

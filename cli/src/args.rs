@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kernelet::train::mlp::{Reduction, Settings};
+use kernelet::train::mlp::Reduction;
+use kernelet::train::{cnn, mlp};
+use kernelet::{Cpu, Error};
 
 /// SIMD kernels for small neural networks on a CPU.
 ///
@@ -34,22 +36,39 @@ pub enum Command {
 #[derive(Subcommand)]
 pub enum TrainCommand {
     /// The study's multilayer perceptron: full-batch gradient descent with momentum
+    #[command(after_help = "Weight files hold the arrays w_h, b_h, w_o and b_o.")]
     Mlp(Box<MlpOptions>),
+    /// The study's convolutional network: minibatches and Adam
+    #[command(after_help = "Weight files hold the arrays w0, b0, w1, b1, w2 and b2.")]
+    Cnn(Box<CnnOptions>),
 }
 
 #[derive(Args)]
 pub struct InfoOptions {
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+}
+
+#[derive(Args)]
+pub struct ThreadOptions {
     /// Threads [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
-    pub threads: Option<usize>,
+    threads: Option<usize>,
+}
+
+impl ThreadOptions {
+    /// The processor with as many threads as are asked for.
+    pub fn cpu(&self) -> Result<Cpu, Error> {
+        let cpu = Cpu::detect()?;
+        match self.threads {
+            Some(threads) => cpu.with_threads(threads),
+            None => Ok(cpu),
+        }
+    }
 }
 
 #[derive(Args)]
 pub struct MlpOptions {
-    /// Images and labels, an .npz file [default: the embedded letters]
-    #[arg(long, value_name = "F.npz")]
-    pub data: Option<PathBuf>,
-
     /// Hidden units [default: those of --init, else 1000]
     #[arg(long, value_name = "N", value_parser = hidden)]
     pub hidden: Option<usize>,
@@ -72,13 +91,57 @@ pub struct MlpOptions {
     #[arg(long, value_name = "KIND", value_enum, default_value_t = ReductionOption::Sum)]
     pub reduction: ReductionOption,
 
-    /// Threads [default: all]
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub common: TrainOptions,
+}
 
-    /// Seed of the starting weights
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+#[derive(Args)]
+pub struct CnnOptions {
+    /// Units of the first dense layer [default: those of --init, else 784]
+    #[arg(long, value_name = "N", value_parser = hidden)]
+    pub hidden: Option<usize>,
+
+    /// Passes over the training set
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub epochs: usize,
+
+    /// Learning rate
+    #[arg(long, value_name = "X", default_value_t = 1e-4)]
+    #[arg(value_parser = learning_rate, allow_negative_numbers = true)]
+    pub lr: f32,
+
+    /// Images per minibatch; the last one of an epoch takes what is left
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    pub batch: usize,
+
+    /// Factor of the L2 penalty on the weights of the two dense layers
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(value_parser = penalty, allow_negative_numbers = true)]
+    pub l2: f32,
+
+    /// Probability that dropout keeps a unit of the first dense layer
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(value_parser = keep_probability, allow_negative_numbers = true)]
+    pub keep_prob: f32,
+
+    /// Take the minibatches in the same order in every epoch
+    #[arg(long)]
+    pub no_shuffle: bool,
+
+    /// Save the loss of every minibatch before its update
+    #[arg(long, value_name = "F.csv")]
+    pub steps_history: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub common: TrainOptions,
+}
+
+/// What both networks take.
+#[derive(Args)]
+pub struct TrainOptions {
+    /// Images and labels, an .npz file [default: the embedded letters]
+    #[arg(long, value_name = "F.npz")]
+    pub data: Option<PathBuf>,
 
     /// How many images train and validate, the rest test [default: 10000,6000 of every 18724]
     #[arg(long, value_name = "N_TRAIN,N_VALID", value_parser = split)]
@@ -88,7 +151,18 @@ pub struct MlpOptions {
     #[arg(long, value_name = "N|none", default_value = "521", value_parser = split_seed)]
     pub split_seed: SplitSeed,
 
-    /// Start from these weights: w_h, b_h, w_o, b_o
+    /// Seed of everything else that is random, such as the starting weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+
+    /// Evaluate every K epochs, at the start and at the end
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = at_least_one)]
+    pub eval_every: usize,
+
+    /// Start from these weights, as --save writes them
     #[arg(long, value_name = "F.npz")]
     pub init: Option<PathBuf>,
 
@@ -104,19 +178,15 @@ pub struct MlpOptions {
     #[arg(long, value_name = "F.json")]
     pub summary: Option<PathBuf>,
 
-    /// Evaluate every K epochs, at the start and at the end
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = eval_every)]
-    pub eval_every: usize,
-
-    /// Write weights, history, summary and curves (SVG and PNG) to this folder
+    /// Write all of these files and curves (SVG and PNG) to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
 impl MlpOptions {
     /// The library's share of the options.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn settings(&self) -> mlp::Settings {
+        mlp::Settings {
             epochs: self.epochs,
             learning_rate: self.lr,
             momentum: self.momentum,
@@ -124,7 +194,23 @@ impl MlpOptions {
                 ReductionOption::Sum => Reduction::Sum,
                 ReductionOption::Mean => Reduction::Mean,
             },
-            eval_every: self.eval_every,
+            eval_every: self.common.eval_every,
+        }
+    }
+}
+
+impl CnnOptions {
+    /// The library's share of the options.
+    pub fn settings(&self) -> cnn::Settings {
+        cnn::Settings {
+            epochs: self.epochs,
+            learning_rate: self.lr,
+            batch: self.batch,
+            l2: self.l2,
+            keep_probability: self.keep_prob,
+            shuffle: !self.no_shuffle,
+            seed: self.common.seed,
+            eval_every: self.common.eval_every,
         }
     }
 }
@@ -142,12 +228,16 @@ pub struct SplitSeed(pub Option<u32>);
 
 /// The options of a run without arguments: the study's, everything written to `kernelet-out`.
 pub fn main_job() -> MlpOptions {
+    parse(["kernelet", "--out", "kernelet-out"])
+}
+
+fn parse<O: Args>(line: impl IntoIterator<Item = &'static str>) -> O {
     #[derive(Parser)]
-    struct Defaults {
+    struct Alone<O: Args> {
         #[command(flatten)]
-        options: MlpOptions,
+        options: O,
     }
-    Defaults::parse_from(["kernelet", "--out", "kernelet-out"]).options
+    Alone::parse_from(line).options
 }
 
 fn number<T: std::str::FromStr>(
@@ -159,7 +249,7 @@ fn number<T: std::str::FromStr>(
 }
 
 fn hidden(text: &str) -> Result<usize, String> {
-    // A hundred thousand units take some 2 GB.
+    // A hundred thousand units of the MLP take some 2 GB, of the CNN some 10 GB.
     number(text, |n| (1..=100_000).contains(n), "a whole number from 1 to 100000")
 }
 
@@ -167,7 +257,7 @@ fn threads(text: &str) -> Result<usize, String> {
     number(text, |n| (1..=1024).contains(n), "a whole number from 1 to 1024")
 }
 
-fn eval_every(text: &str) -> Result<usize, String> {
+fn at_least_one(text: &str) -> Result<usize, String> {
     number(text, |n| *n >= 1, "a whole number, at least 1")
 }
 
@@ -177,6 +267,14 @@ fn learning_rate(text: &str) -> Result<f32, String> {
 
 fn momentum(text: &str) -> Result<f32, String> {
     number(text, |x| (0.0..1.0).contains(x), "a number from 0 to below 1")
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    number(text, |x: &f32| x.is_finite() && *x >= 0.0, "a number, at least 0")
+}
+
+fn keep_probability(text: &str) -> Result<f32, String> {
+    number(text, |x| *x > 0.0 && *x <= 1.0, "a number above 0, at most 1")
 }
 
 fn split(text: &str) -> Result<(usize, usize), String> {
@@ -207,7 +305,17 @@ mod tests {
     #[test]
     fn the_main_job_is_the_study() {
         let job = main_job();
-        assert_eq!(job.settings(), Settings::default(), "the defaults differ from the study's");
-        assert_eq!(job.out, Some("kernelet-out".into()), "the main job's folder");
+        assert_eq!(
+            job.settings(),
+            mlp::Settings::default(),
+            "the defaults differ from the study's"
+        );
+        assert_eq!(job.common.out, Some("kernelet-out".into()), "the main job's folder");
+    }
+
+    #[test]
+    fn the_defaults_of_the_cnn_are_the_study_s() {
+        let options: CnnOptions = parse(["kernelet"]);
+        assert_eq!(options.settings(), cnn::Settings::default(), "the defaults differ");
     }
 }

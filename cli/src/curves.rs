@@ -13,7 +13,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use crate::output::decimal;
+use crate::output::{decimal, loss};
 
 /// Units of the drawing: a PNG's pixels. An SVG is shown at half the size, so that its whole-number
 /// coordinates are fine enough for smooth curves.
@@ -43,9 +43,9 @@ const FIGURES: [Figure; 2] = [
     Figure {
         name: "loss",
         title: "Loss",
-        y_label: "mean cross-entropy",
+        y_label: "loss in nats",
         value: |metrics| metrics.loss,
-        format: |loss| decimal(loss, 4),
+        format: |value| loss(value, 4),
         legend: SeriesLabelPosition::UpperRight,
     },
     Figure {
@@ -134,7 +134,7 @@ impl Figure {
             Curve { name, color, points: points.filter(|(_, y)| y.is_finite()).collect() }
         };
         [
-            curve("train", TRAIN, |epoch| Some(epoch.train)),
+            curve("train", TRAIN, |epoch| epoch.train),
             curve("valid", VALID, |epoch| epoch.valid),
             curve("test", TEST, |epoch| epoch.test),
         ]
@@ -147,13 +147,16 @@ impl Figure {
         history: &History,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         let font = |size: u32| ("sans-serif", size).into_font().color(&INK);
+        let title = format!("{} of the {subject}", self.title);
+        // A long title gets smaller letters, of which a line holds some 90 of 36 pixels.
+        let title_font = font((36 * 90 / title.chars().count().max(90) as u32).max(12));
         let curves = self.curves(history);
         let (low, high) = range(&curves);
         let last = history.epochs.last().map_or(1, |epoch| epoch.epoch.max(1)) as f64;
 
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(area)
-            .caption(format!("{} of the {subject}", self.title), font(36))
+            .caption(title, title_font)
             .margin(28)
             .margin_right(44)
             .x_label_area_size(96)

@@ -5,29 +5,39 @@ use std::path::{Path, PathBuf};
 
 use kernelet::Error;
 
-use crate::args::MlpOptions;
+use crate::args::{CnnOptions, MlpOptions, TrainOptions};
 use crate::curves;
 
 /// Where the files of a run go.
 pub struct Files {
     pub weights: Vec<PathBuf>,
     pub history: Vec<PathBuf>,
+    pub steps: Vec<PathBuf>,
     pub summary: Vec<PathBuf>,
     pub curves: Vec<PathBuf>,
 }
 
 impl Files {
+    /// Those of `train mlp`.
+    pub fn of_mlp(options: &MlpOptions) -> Result<Self, Error> {
+        Self::prepare(&options.common, Vec::new())
+    }
+
+    /// Those of `train cnn`.
+    pub fn of_cnn(options: &CnnOptions) -> Result<Self, Error> {
+        let steps = place(&options.common, &options.steps_history, "steps.csv");
+        Self::prepare(&options.common, steps)
+    }
+
     /// Works out the paths, makes the folders, and makes sure that every file can be written and
     /// that none takes the place of another or of the data: better now than after minutes of
     /// training.
-    pub fn prepare(options: &MlpOptions) -> Result<Self, Error> {
-        let place = |named: &Option<PathBuf>, name: &str| -> Vec<PathBuf> {
-            named.iter().cloned().chain(options.out.iter().map(|out| out.join(name))).collect()
-        };
+    fn prepare(options: &TrainOptions, steps: Vec<PathBuf>) -> Result<Self, Error> {
         let files = Self {
-            weights: place(&options.save, "weights.npz"),
-            history: place(&options.history, "history.csv"),
-            summary: place(&options.summary, "summary.json"),
+            weights: place(options, &options.save, "weights.npz"),
+            history: place(options, &options.history, "history.csv"),
+            steps,
+            summary: place(options, &options.summary, "summary.json"),
             curves: options.out.as_deref().map_or_else(Vec::new, curves::paths),
         };
         let mut taken: Vec<_> = options.data.iter().map(|path| resolve(path)).collect();
@@ -48,8 +58,15 @@ impl Files {
 
     /// Every file, those that matter most first.
     pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        self.weights.iter().chain(&self.history).chain(&self.summary).chain(&self.curves)
+        let Self { weights, history, steps, summary, curves } = self;
+        weights.iter().chain(history).chain(steps).chain(summary).chain(curves)
     }
+}
+
+/// Where a file goes: to the path that its own option has, and under `name` to the folder of
+/// `--out`.
+fn place(options: &TrainOptions, own: &Option<PathBuf>, name: &str) -> Vec<PathBuf> {
+    own.iter().cloned().chain(options.out.iter().map(|out| out.join(name))).collect()
 }
 
 fn check_writable(path: &Path) -> Result<(), Error> {

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use kernelet::{Cpu, Error, Isa, peak};
 
 use crate::args::InfoOptions;
-use crate::{Done, output, train};
+use crate::{Done, output};
 
 /// Prints what is known at once, then what has to be measured.
 pub fn run(options: &InfoOptions) -> Result<Done, Error> {
-    let cpu = train::cpu(options.threads)?;
+    let cpu = options.threads.cpu()?;
     let available: Vec<_> = Isa::available().iter().map(Isa::to_string).collect();
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -19,7 +19,7 @@ pub fn run(options: &InfoOptions) -> Result<Done, Error> {
         text,
         "instruction set   {} ({} of f32; available: {})",
         cpu.isa(),
-        train::count(cpu.isa().lanes(), "lane"),
+        output::count(cpu.isa().lanes(), "lane"),
         available.join(", ")
     );
     let _ = writeln!(text, "threads           {}", cpu.threads());

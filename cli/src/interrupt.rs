@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one asks the run to finish its epoch and save, the second ends it at once.
+//! Ctrl-C: the first one asks the run to stop training and save, the second ends it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};

@@ -10,6 +10,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod report;
+mod run;
 mod study;
 mod summary;
 mod train;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         None => train::mlp(&args::main_job()),
         Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
+        Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
         Some(Command::Info(options)) => info::run(&options),
     };
     match result {

@@ -1,6 +1,7 @@
-//! Writing to the terminal without dying of a closed pipe, and numbers that stay short.
+//! Writing to the terminal without dying of a closed pipe, and numbers and names that stay short.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use kernelet::Error;
 
@@ -28,4 +29,19 @@ pub fn decimal(value: f64, decimals: usize) -> String {
     } else {
         format!("{value:.decimals$}")
     }
+}
+
+/// A loss with so many decimals, or in powers of ten where they would show little but zeros.
+pub fn loss(value: f64, decimals: usize) -> String {
+    if 0.0 < value && value < 1e-3 { format!("{value:.3e}") } else { decimal(value, decimals) }
+}
+
+/// A number and what it counts: `1 thread`, `2 threads`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A data set's name without the folders, for places that are not wide.
+pub fn name(data: &str) -> &str {
+    Path::new(data).file_name().and_then(|name| name.to_str()).unwrap_or(data)
 }

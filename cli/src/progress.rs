@@ -7,17 +7,23 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use kernelet::train::{Epoch, Metrics};
 
-use crate::output::{complain, decimal};
+use crate::output::{complain, loss};
 
 /// Plain lines of a whole run.
 const LINES: usize = 20;
+
+/// Steps of the bar.
+const BAR: u64 = 10_000;
 
 /// Shows the epochs of one run.
 pub struct Progress {
     epochs: usize,
     start: Instant,
     bar: Option<ProgressBar>,
+    /// The newest loss, with its name.
+    loss: (&'static str, f64),
     /// The newest evaluation: not every epoch has one.
+    train: Option<Metrics>,
     valid: Option<Metrics>,
     /// The newest line, if it has not been shown.
     pending: Option<String>,
@@ -26,31 +32,41 @@ pub struct Progress {
 impl Progress {
     pub fn new(epochs: usize) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len}  {msg}")
+            let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {prefix}  {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(epochs as u64).with_style(style.progress_chars("━╸─"))
+            ProgressBar::new(BAR).with_style(style.progress_chars("━╸─"))
         });
-        Self { epochs, start: Instant::now(), bar, valid: None, pending: None }
+        let loss = ("loss", f64::NAN);
+        Self { epochs, start: Instant::now(), bar, loss, train: None, valid: None, pending: None }
+    }
+
+    /// Takes note of a minibatch.
+    pub fn step(&mut self, step: usize, of: usize, loss: f64) {
+        self.loss = ("batch loss", loss);
+        self.advance(step as f64 / of as f64);
     }
 
     /// Takes note of an epoch.
-    pub fn show(&mut self, epoch: &Epoch) {
+    pub fn epoch(&mut self, epoch: &Epoch) {
+        if epoch.epoch == 0 {
+            // The first evaluation says nothing about how long an epoch takes.
+            self.start = Instant::now();
+        }
+        self.train = epoch.train.or(self.train);
         self.valid = epoch.valid.or(self.valid);
-        let mut figures =
-            format!("loss {}  train {:.2} %", decimal(epoch.train.loss, 4), epoch.train.accuracy);
-        // Writing to a string cannot fail.
-        if let Some(valid) = self.valid {
-            let _ = write!(figures, "  valid {:.2} %", valid.accuracy);
-        }
-        if let Some(seconds) = self.seconds_left(epoch.epoch) {
-            let _ = write!(figures, "  {} left", minutes(seconds));
-        }
+        self.loss = match (epoch.batch, epoch.train) {
+            (Some(batch), _) => ("batch loss", batch.loss),
+            (None, Some(train)) => ("loss", train.loss),
+            (None, None) => self.loss,
+        };
+        let count = format!("{}/{}", epoch.epoch, self.epochs);
+        let done = epoch.epoch as f64 / self.epochs as f64;
         if let Some(bar) = &self.bar {
-            bar.set_position(epoch.epoch as u64);
-            bar.set_message(figures);
+            bar.set_prefix(count);
+            self.advance(done);
             return;
         }
-        let line = format!("epoch {}/{}  {figures}\n", epoch.epoch, self.epochs);
+        let line = format!("epoch {count}  {}\n", self.figures(done));
         if epoch.epoch.is_multiple_of(self.epochs.div_ceil(LINES).max(1)) {
             complain(&line);
             self.pending = None;
@@ -69,12 +85,36 @@ impl Progress {
         }
     }
 
-    /// From the mean of the epochs so far; nothing at the two ends, or if nobody will wait so long.
-    fn seconds_left(&self, epoch: usize) -> Option<f64> {
+    /// Moves the bar, if there is one.
+    fn advance(&self, done: f64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position((done * BAR as f64) as u64);
+            bar.set_message(self.figures(done));
+        }
+    }
+
+    /// The newest figures, and the time that is left when so much of the run is done.
+    fn figures(&self, done: f64) -> String {
+        let (name, value) = self.loss;
+        let mut figures = format!("{name} {}", loss(value, 4));
+        // Writing to a string cannot fail.
+        if let Some(train) = self.train {
+            let _ = write!(figures, "  train {:.2} %", train.accuracy);
+        }
+        if let Some(valid) = self.valid {
+            let _ = write!(figures, "  valid {:.2} %", valid.accuracy);
+        }
+        if let Some(seconds) = self.seconds_left(done) {
+            let _ = write!(figures, "  {} left", minutes(seconds));
+        }
+        figures
+    }
+
+    /// From the mean since the start of the training; nothing at the two ends, or if nobody will wait so long.
+    fn seconds_left(&self, done: f64) -> Option<f64> {
         const LONGEST: f64 = 1000.0 * 3600.0;
-        let left = self.epochs.saturating_sub(epoch) as f64;
-        let seconds = self.start.elapsed().as_secs_f64() * left / epoch as f64;
-        (epoch > 0 && left > 0.0 && seconds < LONGEST).then_some(seconds)
+        let seconds = self.start.elapsed().as_secs_f64() * (1.0 - done) / done;
+        (done > 0.0 && done < 1.0 && seconds < LONGEST).then_some(seconds)
     }
 }
 

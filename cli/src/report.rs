@@ -1,15 +1,14 @@
-//! What a run ends with on standard output: the study's Table 1 with ours beside it, the epoch
+//! What a run ends with on standard output: the study's table with ours beside it, the epoch
 //! that early stopping would have chosen, and where the files went.
 
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use kernelet::train::mlp::{Reduction, Settings};
 use kernelet::train::{Epoch, Metrics};
 
-use crate::output::decimal;
+use crate::output::{count, loss, name};
+use crate::run::{Network, Run};
 use crate::study::{self, Printed};
-use crate::train::{Run, count, name};
 
 /// Columns of the terminal that the table fits.
 const WIDTH: u16 = 80;
@@ -18,25 +17,37 @@ const WIDTH: u16 = 80;
 pub fn of(run: &Run) -> String {
     let mut text = String::new();
     let Some(last) = run.history.epochs.last() else { return text };
-    let printed = study::mlp(run.hidden).filter(|_| has_the_studys_settings(&run.settings));
+    let printed = study::printed(run);
+    let title = printed.as_ref().map_or_else(String::new, |study| format!("{}: ", study.table));
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "\nTable 1: MLP with {}", count(run.hidden, "hidden unit"));
-    let _ = writeln!(text, "{}", table(run, last, printed));
+    let _ = writeln!(text, "\n{title}{}", run.subject());
+    let _ = writeln!(text, "{}", table(run, last, printed.as_ref()));
     if printed.is_some() && run.options.data.is_none() {
         let _ = writeln!(
             text,
             "The embedded letters are other images than the study's notMNIST, about as hard."
         );
     }
-    if run.history.interrupted {
-        let _ =
-            writeln!(text, "Interrupted after {} of {} epochs.", last.epoch, run.settings.epochs);
+    if let Network::Cnn { settings, .. } = &run.network {
+        if last.batch.is_some() {
+            let _ = writeln!(
+                text,
+                "batch: the last minibatch before its update, which the study's tables call train."
+            );
+        }
+        if settings.l2 > 0.0 {
+            let _ = writeln!(text, "Losses include the L2 penalty.");
+        }
     }
-    let start = run.history.epochs.first().map_or(f64::NAN, |epoch| epoch.train.loss);
+    if run.history.interrupted {
+        let [made, of] = run.updates();
+        let _ = writeln!(text, "Interrupted after {made} of {}.", count(of, "update"));
+    }
+    let train_loss = |epoch: &Epoch| epoch.train.map_or(f64::NAN, |train| train.loss);
     // A loss that is no number is not lower either.
-    let learned = last.train.loss < start;
+    let learned = train_loss(last) < run.history.epochs.first().map_or(f64::NAN, train_loss);
     if last.epoch > 0 && !learned {
-        let _ = writeln!(text, "The training diverged: try a smaller --lr.");
+        let _ = writeln!(text, "The training loss has not fallen: try a smaller --lr.");
     }
     if let Some((epoch, valid)) = run.history.best().and_then(|best| Some((best, best.valid?))) {
         let _ = write!(
@@ -56,48 +67,39 @@ pub fn of(run: &Run) -> String {
     text
 }
 
-/// Only then do the study's figures say anything about ours. (An epoch more or less the table
-/// shows.)
-fn has_the_studys_settings(settings: &Settings) -> bool {
-    let &Settings { learning_rate, momentum, reduction, .. } = settings;
-    let study = Settings::default();
-    learning_rate == study.learning_rate
-        && momentum == study.momentum
-        && reduction == Reduction::Sum
-}
-
-/// Circumstances, time, and loss and accuracy of the three sets after the last epoch.
+/// Circumstances, time, and loss and accuracy of every set after the last epoch.
 fn table(run: &Run, last: &Epoch, printed: Option<&Printed>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(WIDTH);
-    let row = |name: &str, study: Option<String>, ours: Option<String>| {
-        let study = printed.map(|_| study);
-        let cells = study.into_iter().chain([ours]).map(|cell| cell.unwrap_or_else(|| "-".into()));
+    // The study's column is there only where there is something to compare with.
+    let row = |name: &str, study: &dyn Fn(&Printed) -> Option<String>, ours: Option<String>| {
+        let cells = printed.map(study).into_iter().chain([ours]);
+        let cells = cells.map(|cell| cell.unwrap_or_else(|| "-".into()));
         [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
     };
-    table.set_header(row("", Some("study".into()), Some("kernelet".into())));
-    let mut add = |name, study, ours| {
+    table.set_header(row("", &|_| Some("study".into()), Some("kernelet".into())));
+    let mut add = |name, study: &dyn Fn(&Printed) -> Option<String>, ours| {
         table.add_row(row(name, study, ours));
     };
-    add("data", Some("notMNIST".into()), Some(name(run.data).into()));
+    add("data", &|_| Some("notMNIST".into()), Some(name(&run.origin).into()));
     add(
         "run by",
-        Some("NumPy, AMD Ryzen 5 2600".into()),
+        &|study| Some(study.run_by.into()),
         Some(format!("{}, {}", run.cpu.isa(), count(run.cpu.threads(), "thread"))),
     );
-    add("epochs", Some(Settings::default().epochs.to_string()), Some(last.epoch.to_string()));
-    add(
-        "time taken",
-        printed.map(|study| format!("{:.2} s", study.seconds)),
-        Some(format!("{:.2} s", run.seconds.total)),
-    );
-    let study = |set: fn(&Printed) -> Option<Metrics>| printed.and_then(set).map(cell);
-    add("train loss / accuracy", study(|study| study.train), Some(cell(last.train)));
-    add("valid loss / accuracy", study(|study| study.valid), last.valid.map(cell));
-    add("test loss / accuracy", study(|study| Some(study.test)), last.test.map(cell));
+    add("epochs", &|study| Some(study.epochs.to_string()), Some(last.epoch.to_string()));
+    let seconds = |seconds: f64| format!("{seconds:.2} s");
+    add("time taken", &|study| study.seconds.map(seconds), Some(seconds(run.seconds.total)));
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    add("train loss / accuracy", &|study| own(study.train), last.train.map(cell));
+    if matches!(run.network, Network::Cnn { .. }) {
+        add("batch loss / accuracy", &|study| own(study.batch), last.batch.map(cell));
+    }
+    add("valid loss / accuracy", &|study| own(study.valid), last.valid.map(cell));
+    add("test loss / accuracy", &|study| own(study.test), last.test.map(cell));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -105,5 +107,5 @@ fn table(run: &Run, last: &Epoch, printed: Option<&Printed>) -> Table {
 }
 
 fn cell(metrics: Metrics) -> String {
-    format!("{} / {:.2} %", decimal(metrics.loss, 6), metrics.accuracy)
+    format!("{} / {:.2} %", loss(metrics.loss, 6), metrics.accuracy)
 }

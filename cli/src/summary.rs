@@ -8,7 +8,7 @@ use kernelet::train::{self, mlp::Reduction};
 use serde::Serialize;
 
 use crate::files;
-use crate::train::{Run, Seconds};
+use crate::run::{self, Run, Seconds};
 
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -21,6 +21,8 @@ struct Summary<'a> {
     threads: usize,
     seconds: &'a Seconds,
     interrupted: bool,
+    /// Updates of the weights that were made.
+    updates: usize,
     last: Option<Epoch>,
     /// The epoch with the lowest validation loss.
     best_valid: Option<Epoch>,
@@ -38,28 +40,37 @@ struct Samples {
 struct Settings {
     hidden: usize,
     epochs: usize,
-    learning_rate: f32,
-    momentum: f32,
-    reduction: &'static str,
+    #[serde(flatten)]
+    network: NetworkSettings,
     eval_every: usize,
-    /// Without a meaning where `init` is.
     seed: u64,
     split_seed: Option<u32>,
     init: Option<String>,
 }
 
+/// What only one of the networks has.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NetworkSettings {
+    Mlp { learning_rate: f32, momentum: f32, reduction: &'static str },
+    Cnn { learning_rate: f32, batch: usize, l2: f32, keep_probability: f32, shuffle: bool },
+}
+
 #[derive(Serialize)]
 struct Epoch {
     epoch: usize,
-    train: Metrics,
+    train: Option<Metrics>,
     valid: Option<Metrics>,
     test: Option<Metrics>,
+    /// The last minibatch before its update.
+    batch: Option<Metrics>,
 }
 
 /// A loss that is no number becomes `null`.
 #[derive(Serialize)]
 struct Metrics {
     loss: f64,
+    cross_entropy: f64,
     accuracy: f64,
 }
 
@@ -67,13 +78,14 @@ struct Metrics {
 struct Files {
     weights: Vec<String>,
     history: Vec<String>,
+    steps: Vec<String>,
     summary: Vec<String>,
     curves: Vec<String>,
 }
 
 impl From<train::Metrics> for Metrics {
-    fn from(train::Metrics { loss, accuracy }: train::Metrics) -> Self {
-        Self { loss, accuracy }
+    fn from(train::Metrics { loss, cross_entropy, accuracy }: train::Metrics) -> Self {
+        Self { loss, cross_entropy, accuracy }
     }
 }
 
@@ -81,9 +93,10 @@ impl From<&train::Epoch> for Epoch {
     fn from(epoch: &train::Epoch) -> Self {
         Self {
             epoch: epoch.epoch,
-            train: epoch.train.into(),
+            train: epoch.train.map(Into::into),
             valid: epoch.valid.map(Into::into),
             test: epoch.test.map(Into::into),
+            batch: epoch.batch.map(Into::into),
         }
     }
 }
@@ -95,31 +108,53 @@ impl From<&files::Files> for Files {
         Self {
             weights: text(&files.weights),
             history: text(&files.history),
+            steps: text(&files.steps),
             summary: text(&files.summary),
             curves: text(&files.curves),
         }
     }
 }
 
+impl From<&run::Network> for NetworkSettings {
+    fn from(network: &run::Network) -> Self {
+        match network {
+            run::Network::Mlp(settings) => Self::Mlp {
+                learning_rate: settings.learning_rate,
+                momentum: settings.momentum,
+                reduction: match settings.reduction {
+                    Reduction::Sum => "sum",
+                    Reduction::Mean => "mean",
+                },
+            },
+            run::Network::Cnn { settings, .. } => Self::Cnn {
+                learning_rate: settings.learning_rate,
+                batch: settings.batch,
+                l2: settings.l2,
+                keep_probability: settings.keep_probability,
+                shuffle: settings.shuffle,
+            },
+        }
+    }
+}
+
 /// Writes the summary of a run.
 pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
-    let Run { options, settings, history, .. } = run;
+    let Run { options, history, .. } = run;
     let [train, valid, test] = run.samples;
+    let [updates, _] = run.updates();
     let summary = Summary {
         kernelet: env!("CARGO_PKG_VERSION"),
-        network: "mlp",
-        data: run.data,
+        network: match run.network {
+            run::Network::Mlp(_) => "mlp",
+            run::Network::Cnn { .. } => "cnn",
+        },
+        data: &run.origin,
         samples: Samples { train, valid, test },
         settings: Settings {
             hidden: run.hidden,
-            epochs: settings.epochs,
-            learning_rate: settings.learning_rate,
-            momentum: settings.momentum,
-            reduction: match settings.reduction {
-                Reduction::Sum => "sum",
-                Reduction::Mean => "mean",
-            },
-            eval_every: settings.eval_every,
+            epochs: run.epochs(),
+            network: (&run.network).into(),
+            eval_every: options.eval_every,
             seed: options.seed,
             split_seed: options.split_seed.0,
             init: options.init.as_ref().map(|path| path.display().to_string()),
@@ -128,9 +163,10 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
         threads: run.cpu.threads(),
         seconds: &run.seconds,
         interrupted: history.interrupted,
+        updates,
         last: history.epochs.last().map(Into::into),
         best_valid: history.best().map(Into::into),
-        files: run.files.into(),
+        files: (&run.files).into(),
     };
     write_atomically(path, |to| {
         serde_json::to_writer_pretty(&mut *to, &summary)?;

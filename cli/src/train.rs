@@ -1,160 +1,239 @@
-//! `kernelet train mlp`, and `kernelet` alone.
+//! `kernelet train mlp`, which is also `kernelet` alone, and `kernelet train cnn`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use kernelet::data::{Dataset, PIXELS};
-use kernelet::nn::{Mlp, MlpShape};
-use kernelet::train::weights::{load_mlp, save_mlp};
-use kernelet::train::{History, mlp as training};
+use kernelet::data::{Dataset, PIXELS, Split};
+use kernelet::kernels::relu_batch_norm::RunningMoments;
+use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
+use kernelet::train::cnn::{Event, Trained};
+use kernelet::train::weights::{load_cnn, load_mlp, save_cnn, save_mlp};
+use kernelet::train::{self, Epoch};
 use kernelet::{Cpu, Error};
-use serde::Serialize;
 
-use crate::args::MlpOptions;
+use crate::args::{CnnOptions, MlpOptions, TrainOptions};
 use crate::files::Files;
+use crate::output::{count, name};
 use crate::progress::Progress;
+use crate::run::{Network, Run, Seconds};
 use crate::{Done, curves, history, interrupt, output, report, summary};
 
 /// Hidden units where neither `--hidden` nor `--init` says otherwise.
-const HIDDEN: usize = 1000;
+const MLP_HIDDEN: usize = 1000;
+const CNN_HIDDEN: usize = 784;
 
-/// A finished run: what its report and its summary tell of.
-pub struct Run<'a> {
-    pub options: &'a MlpOptions,
-    pub settings: training::Settings,
-    pub hidden: usize,
-    /// Where the data came from.
-    pub data: &'a str,
-    /// How many train, validate and test.
-    pub samples: [usize; 3],
-    pub cpu: &'a Cpu,
-    pub history: History,
-    pub seconds: Seconds,
-    pub files: &'a Files,
-}
-
-/// What the time went to.
-#[derive(Default, Serialize)]
-pub struct Seconds {
-    pub total: f64,
-    pub train: f64,
-    pub eval: f64,
-}
-
-/// Trains, shows the study's table with ours beside it, and writes the files.
+/// Trains an MLP, shows the study's table with ours beside it, and writes the files.
 pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
-    let cpu = cpu(options.threads)?;
-    let dataset = match &options.data {
-        Some(path) => Dataset::open(path)?,
-        None => Dataset::letters()?,
-    };
-    let data = dataset.origin.clone();
-    let split = dataset.split(options.split, options.split_seed.0)?;
-    drop(dataset);
-    let mut mlp = start(options, split.classes)?;
-    let hidden = mlp.shape.hidden;
-    let files = Files::prepare(options)?;
-    let samples = [split.train.len(), split.valid.len(), split.test.len()];
-    let [train, valid, test] = samples;
-    let headline = format!(
-        "MLP with {} on {data}, {} on {}\n{train} images train, {valid} validate, {test} test\n",
-        count(hidden, "hidden unit"),
-        cpu.isa(),
-        count(cpu.threads(), "thread"),
-    );
-
-    interrupt::listen()?;
+    let input = Input::open(&options.common)?;
+    let mut mlp = first_mlp(options, input.split.classes)?;
     let settings = options.settings();
-    let mut progress = Progress::new(settings.epochs);
-    let mut seconds = Seconds::default();
-    let begin = Instant::now();
-    let history = training::train(&cpu, &settings, &split, &mut mlp, &mut |epoch| {
-        seconds.train += epoch.train_seconds;
-        seconds.eval += epoch.eval_seconds;
-        if epoch.epoch == 0 {
-            // Not before: until here the library may have refused the weights or the data.
-            output::complain(&headline);
-        }
-        progress.show(epoch);
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    seconds.total = begin.elapsed().as_secs_f64();
-    progress.finish();
+    let files = Files::of_mlp(options)?;
+    let network = Network::Mlp(settings);
+    let (mut run, split) = input.start(&options.common, network, mlp.shape.hidden, files);
+
+    let mut observer = Observer::new(&run)?;
+    let observe = &mut |epoch: &Epoch| observer.epoch(epoch);
+    run.history = train::mlp::train(&run.cpu, &settings, &split, &mut mlp, observe)?;
+    run.seconds = observer.finish();
 
     // The weights first: they are what cannot be had again without training.
-    for path in &files.weights {
+    for path in &run.files.weights {
         save_mlp(path, &mlp)?;
     }
-    for path in &files.history {
-        history::write(path, &history)?;
-    }
-    if let Some(folder) = &options.out {
-        let subject = format!("MLP with {} on {}", count(hidden, "hidden unit"), name(&data));
-        curves::write(folder, &subject, &history)?;
-    }
-    let run = Run {
-        options,
-        settings,
-        hidden,
-        data: &data,
-        samples,
-        cpu: &cpu,
-        history,
-        seconds,
-        files: &files,
+    finish(&run)
+}
+
+/// Trains a CNN, shows the study's table with ours beside it, and writes the files.
+pub fn cnn(options: &CnnOptions) -> Result<Done, Error> {
+    let input = Input::open(&options.common)?;
+    let (mut cnn, first_moments) = first_cnn(options, &input.split)?;
+    let settings = options.settings();
+    let files = Files::of_cnn(options)?;
+    let network = Network::Cnn { settings, step_losses: Vec::new() };
+    let (mut run, split) = input.start(&options.common, network, cnn.shape.hidden, files);
+
+    let mut observer = Observer::new(&run)?;
+    let observe = &mut |event: Event| match event {
+        Event::Step { step, of, loss } => observer.step(step, of, loss),
+        Event::Epoch(epoch) => observer.epoch(epoch),
     };
-    for path in &files.summary {
-        summary::write(path, &run)?;
+    let Trained { history, step_losses, running_moments } =
+        train::cnn::train(&run.cpu, &settings, &split, &mut cnn, observe)?;
+    run.seconds = observer.finish();
+    run.history = history;
+
+    // Without a step there are no new running moments.
+    let running_moments = running_moments.or(first_moments);
+    for path in &run.files.weights {
+        save_cnn(path, &cnn, running_moments.as_ref())?;
     }
-    output::print(&report::of(&run))?;
+    for path in &run.files.steps {
+        history::write_steps(path, &step_losses)?;
+    }
+    run.network = Network::Cnn { settings, step_losses };
+    finish(&run)
+}
+
+/// What both networks begin with.
+struct Input {
+    cpu: Cpu,
+    /// Where the data came from.
+    origin: String,
+    split: Split,
+}
+
+impl Input {
+    fn open(options: &TrainOptions) -> Result<Self, Error> {
+        let cpu = options.threads.cpu()?;
+        let dataset = match &options.data {
+            Some(path) => Dataset::open(path)?,
+            None => Dataset::letters()?,
+        };
+        let split = dataset.split(options.split, options.split_seed.0)?;
+        Ok(Self { cpu, origin: dataset.origin, split })
+    }
+
+    /// The run that is about to begin, and the data for it.
+    fn start(
+        self,
+        options: &TrainOptions,
+        network: Network,
+        hidden: usize,
+        files: Files,
+    ) -> (Run<'_>, Split) {
+        let Self { cpu, origin, split } = self;
+        let samples = [&split.train, &split.valid, &split.test].map(|samples| samples.len());
+        let (history, seconds) = Default::default();
+        let run = Run { options, network, hidden, origin, samples, cpu, files, history, seconds };
+        (run, split)
+    }
+}
+
+/// Writes what both networks have besides their weights, and reports.
+fn finish(run: &Run) -> Result<Done, Error> {
+    for path in &run.files.history {
+        history::write(path, run)?;
+    }
+    if let Some(folder) = &run.options.out {
+        let subject = format!("{} on {}", run.subject(), name(&run.origin));
+        curves::write(folder, &subject, &run.history)?;
+    }
+    for path in &run.files.summary {
+        summary::write(path, run)?;
+    }
+    output::print(&report::of(run))?;
     Ok(if run.history.interrupted { Done::Interrupted } else { Done::Complete })
 }
 
-/// The `Cpu` that `--threads` asks for.
-pub fn cpu(threads: Option<usize>) -> Result<Cpu, Error> {
-    let cpu = Cpu::detect()?;
-    match threads {
-        Some(threads) => cpu.with_threads(threads),
-        None => Ok(cpu),
+/// What goes on while a network is trained: shows the progress, adds up the time, heeds Ctrl-C.
+struct Observer {
+    headline: String,
+    progress: Progress,
+    seconds: Seconds,
+    begin: Instant,
+}
+
+impl Observer {
+    fn new(run: &Run) -> Result<Self, Error> {
+        interrupt::listen()?;
+        let [train, valid, test] = run.samples;
+        let headline = format!(
+            "{} on {}, {} on {}\n{train} images train, {valid} validate, {test} test\n",
+            run.subject(),
+            run.origin,
+            run.cpu.isa(),
+            count(run.cpu.threads(), "thread"),
+        );
+        let progress = Progress::new(run.epochs());
+        Ok(Self { headline, progress, seconds: Seconds::default(), begin: Instant::now() })
+    }
+
+    fn step(&mut self, step: usize, of: usize, loss: f64) -> ControlFlow<()> {
+        self.progress.step(step, of, loss);
+        flow()
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) -> ControlFlow<()> {
+        self.seconds.train += epoch.train_seconds;
+        self.seconds.eval += epoch.eval_seconds;
+        if epoch.epoch == 0 {
+            // Not before: until here the library may have refused the weights or the data.
+            output::complain(&self.headline);
+        }
+        self.progress.epoch(epoch);
+        flow()
+    }
+
+    fn finish(self) -> Seconds {
+        self.progress.finish();
+        Seconds { total: self.begin.elapsed().as_secs_f64(), ..self.seconds }
     }
 }
 
-/// A number and what it counts: `1 thread`, `2 threads`.
-pub fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// A data set's name without the folders, for places that are not wide.
-pub fn name(data: &str) -> &str {
-    Path::new(data).file_name().and_then(|name| name.to_str()).unwrap_or(data)
+fn flow() -> ControlFlow<()> {
+    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// The starting weights: those of `--init`, or new ones.
-fn start(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
-    let Some(path) = &options.init else {
-        let hidden = options.hidden.unwrap_or(HIDDEN);
-        check_memory(hidden)?;
-        return Ok(Mlp::xavier(MlpShape { inputs: PIXELS, hidden, classes }, options.seed));
+fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
+    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
+    const FLOATS_PER_UNIT: usize = 3 * 800 + 2 * 1024;
+    let fits = |hidden: usize| {
+        check_memory(FLOATS_PER_UNIT.saturating_mul(hidden), || count(hidden, "hidden unit"))
+    };
+    let Some(path) = &options.common.init else {
+        let hidden = options.hidden.unwrap_or(MLP_HIDDEN);
+        fits(hidden)?;
+        let shape = MlpShape { inputs: PIXELS, hidden, classes };
+        return Ok(Mlp::xavier(shape, options.common.seed));
     };
     let mlp = load_mlp(path)?;
-    match options.hidden {
-        Some(hidden) if hidden != mlp.shape.hidden => Err(Error::File {
-            path: path.clone(),
-            why: format!(
-                "has {}, but --hidden is {hidden}",
-                count(mlp.shape.hidden, "hidden unit")
-            ),
+    check_hidden(path, mlp.shape.hidden, options.hidden)?;
+    fits(mlp.shape.hidden)?;
+    Ok(mlp)
+}
+
+/// As [`first_mlp`], with the running moments that the weights of `--init` may have.
+fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<RunningMoments>), Error> {
+    let hidden = options.hidden.unwrap_or(CNN_HIDDEN);
+    let shape = CnnShape::study(hidden, split.classes);
+    let batch = options.batch.min(split.train.len());
+    let Some(path) = &options.common.init else {
+        check_cnn_memory(shape, batch)?;
+        return Ok((Cnn::xavier(shape, options.common.seed), None));
+    };
+    let (cnn, running_moments) = load_cnn(path, shape.height, shape.width)?;
+    check_hidden(path, cnn.shape.hidden, options.hidden)?;
+    check_cnn_memory(cnn.shape, batch)?;
+    Ok((cnn, running_moments))
+}
+
+/// Makes sure that `--hidden`, where it is given, agrees with `--init`.
+fn check_hidden(init: &Path, found: usize, wanted: Option<usize>) -> Result<(), Error> {
+    match wanted {
+        Some(wanted) if wanted != found => Err(Error::File {
+            path: init.into(),
+            why: format!("has {}, but --hidden is {wanted}", count(found, "hidden unit")),
         }),
-        _ => Ok(mlp),
+        _ => Ok(()),
     }
 }
 
-/// Makes sure that training finds the memory that it is about to ask for: without, it would abort.
-fn check_memory(hidden: usize) -> Result<(), Error> {
-    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
-    const BYTES_PER_UNIT: usize = (3 * 800 + 2 * 1024) * size_of::<f32>();
-    Vec::<u8>::new().try_reserve_exact(hidden.saturating_mul(BYTES_PER_UNIT)).map_err(|_| {
-        Error::Setting(format!("{} do not fit into memory", count(hidden, "hidden unit")))
+fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
+    let CnnShape { hidden, classes, .. } = shape;
+    // Weights, gradients and Adam's two moments.
+    let weights = 4 * (shape.pooled() + classes + 1).saturating_mul(hidden);
+    // The activations and their gradients.
+    let image = 2 * (shape.convolution(1).output().image_len() + shape.pooled() + hidden);
+    check_memory(weights.saturating_add(image.saturating_mul(batch)), || {
+        format!("{} and minibatches of {}", count(hidden, "hidden unit"), count(batch, "image"))
     })
+}
+
+/// Makes sure that training finds the memory that it is about to ask for: without, it would abort.
+fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
+    Vec::<f32>::new()
+        .try_reserve_exact(floats)
+        .map_err(|_| Error::Setting(format!("{} do not fit into memory", what())))
 }

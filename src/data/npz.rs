@@ -4,6 +4,7 @@
 //! Nothing that a file says is trusted: sizes are multiplied with overflow checks, compared with
 //! what the archive holds, and memory grows only as data comes.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,18 @@ pub fn read_float_arrays(path: &Path, names: &[&str]) -> Result<Vec<FloatArray>,
         Ok(FloatArray { shape: entry.shape, values: array.floats() })
     };
     names.iter().map(read).collect()
+}
+
+/// The names of a file's arrays, without `.npy`.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn array_names(path: &Path) -> Result<Vec<String>, Error> {
+    let Archive { zip, .. } = Archive::new(open(path)?, path)?;
+    let name = |file: Cow<str>| file.strip_suffix(".npy").unwrap_or(&file).to_owned();
+    let damaged = |e| Error::File { path: path.into(), why: format!("cannot be read: {e}") };
+    zip.file_names().map(|file| file.map(name).map_err(damaged)).collect()
 }
 
 /// Writes (name, shape, values) arrays as little-endian float32 in C order, for `numpy.load` and

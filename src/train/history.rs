@@ -1,32 +1,47 @@
 //! What a training run reports: one row per evaluated epoch.
 
+use crate::kernels::softmax_cross_entropy::Tally;
+
 /// Loss and accuracy of a network on a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metrics {
-    /// Mean cross-entropy, in nats.
+    /// What training minimises, in nats: the mean cross-entropy and, with L2 regularisation, the
+    /// penalty on the weights.
     pub loss: f64,
+    /// The mean cross-entropy alone, in nats.
+    pub cross_entropy: f64,
     /// Share of samples classified correctly, in percent.
     pub accuracy: f64,
 }
 
-/// One epoch: the figures of the network after `epoch` updates.
+impl Metrics {
+    /// Of labelled samples, with the penalty on the weights.
+    pub(super) fn new(tally: Tally, penalty: f64) -> Self {
+        let cross_entropy = tally.mean_loss();
+        Self { loss: cross_entropy + penalty, cross_entropy, accuracy: tally.accuracy() }
+    }
+}
+
+/// One epoch: the figures of the network after `epoch` passes over the training set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epoch {
-    /// Number of updates made so far; 0 is the start.
+    /// Number of epochs trained so far; 0 is the start.
     pub epoch: usize,
-    /// Seconds spent on the update that led here (0 at the start). Full-batch training needs the
-    /// training set's forward pass for its next update anyway: its figures come from there, and
-    /// their cost is in the next update's seconds.
+    /// Seconds spent on the updates of the epoch that led here (0 at the start). Full-batch
+    /// training (the MLP) needs the training set's forward pass for its next update anyway: its
+    /// figures come from there, and their cost is in the next epoch's seconds.
     pub train_seconds: f64,
-    /// Seconds spent on evaluating the validation and test sets (after the last update, the
-    /// training set too).
+    /// Seconds spent on evaluation.
     pub eval_seconds: f64,
-    /// On the training set.
-    pub train: Metrics,
+    /// On the training set; `None` if this epoch was not evaluated.
+    pub train: Option<Metrics>,
     /// On the validation set; `None` if it is empty or this epoch was not evaluated.
     pub valid: Option<Metrics>,
     /// On the test set; `None` if it is empty or this epoch was not evaluated.
     pub test: Option<Metrics>,
+    /// On the epoch's last minibatch as training saw it: before its update, with dropout. `None`
+    /// at the start and in full-batch training.
+    pub batch: Option<Metrics>,
 }
 
 /// The rows of a training run, in order of epochs.

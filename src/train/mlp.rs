@@ -133,7 +133,8 @@ fn run(
             mlp.momentum_step(cpu, step, &mut velocity, &gradients);
             metrics(tally)
         });
-        let row = Epoch { epoch, train_seconds, eval_seconds, train, valid, test };
+        let train = Some(train);
+        let row = Epoch { epoch, train_seconds, eval_seconds, train, valid, test, batch: None };
         train_seconds = start.elapsed().as_secs_f64();
 
         if recorded {
@@ -149,5 +150,5 @@ fn run(
 }
 
 fn metrics(tally: Tally) -> Metrics {
-    Metrics { loss: tally.mean_loss(), accuracy: tally.accuracy() }
+    Metrics::new(tally, 0.0)
 }

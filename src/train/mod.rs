@@ -1,5 +1,6 @@
 //! The training loops: data in, history out, a network changed in place.
 
+pub mod cnn;
 pub mod history;
 pub mod mlp;
 pub mod weights;

@@ -2,56 +2,34 @@
 
 use std::path::Path;
 
-use crate::data::npz::{read_float_arrays, write_float_arrays};
+use crate::data::npz::{FloatArray, array_names, read_float_arrays, write_float_arrays};
 use crate::error::Error;
-use crate::nn::{Mlp, MlpShape};
-
-const MLP_ARRAYS: [&str; 4] = ["w_h", "b_h", "w_o", "b_o"];
+use crate::kernels::relu_batch_norm::RunningMoments;
+use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
 
 /// Reads an MLP from an `.npz` file: `w_h` (inputs, hidden), `b_h` (hidden), `w_o` (hidden,
 /// classes), `b_o` (classes), float32 or float64. A bias may also be a single row.
 ///
 /// # Errors
-/// If the file cannot be read, an array is missing, or the shapes do not fit each other.
+/// If the file cannot be read, an array is missing, the shapes do not fit each other, or a value is
+/// not finite.
 pub fn load_mlp(path: &Path) -> Result<Mlp, Error> {
-    let arrays: [_; 4] = read_float_arrays(path, &MLP_ARRAYS)?
-        .try_into()
-        .unwrap_or_else(|_| unreachable!("as many arrays as names"));
-    let wrong = |index: usize, shape: &[usize], wanted: String| Error::Array {
-        path: path.to_owned(),
-        array: MLP_ARRAYS[index].to_owned(),
-        why: format!("has shape {shape:?}, expected {wanted}"),
-    };
-    let [w_h, b_h, w_o, b_o] = arrays;
-    let &[inputs, hidden] = w_h.shape.as_slice() else {
-        return Err(wrong(0, &w_h.shape, "[inputs, hidden]".into()));
-    };
-    let &[rows, classes] = w_o.shape.as_slice() else {
-        return Err(wrong(2, &w_o.shape, format!("[{hidden}, classes]")));
-    };
+    let [w_h, b_h, w_o, b_o] = read(path, ["w_h", "b_h", "w_o", "b_o"])?;
+    let [inputs, hidden] = w_h.shape("[inputs, hidden]")?;
+    let [rows, classes] = w_o.shape(&format!("[{hidden}, classes]"))?;
     if rows != hidden {
-        return Err(wrong(
-            2,
-            &w_o.shape,
-            format!("[{hidden}, {classes}], as w_h is {:?}", w_h.shape),
-        ));
+        return Err(w_o.wrong(&format!("[{hidden}, {classes}], as w_h is {:?}", w_h.array.shape)));
     }
-    for (index, bias, len) in [(1, &b_h, hidden), (3, &b_o, classes)] {
-        if bias.shape != [len] && bias.shape != [1, len] {
-            return Err(wrong(index, &bias.shape, format!("[{len}]")));
-        }
-    }
-    for (index, array) in [&w_h, &b_h, &w_o, &b_o].into_iter().enumerate() {
-        if let Some(at) = array.values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::Array {
-                path: path.to_owned(),
-                array: MLP_ARRAYS[index].to_owned(),
-                why: format!("is {} at element {at}", array.values[at]),
-            });
-        }
-    }
+    b_h.check_vector(hidden)?;
+    b_o.check_vector(classes)?;
     let shape = MlpShape { inputs, hidden, classes };
-    Ok(Mlp { shape, w_h: w_h.values, b_h: b_h.values, w_o: w_o.values, b_o: b_o.values })
+    Ok(Mlp {
+        shape,
+        w_h: w_h.values()?,
+        b_h: b_h.values()?,
+        w_o: w_o.values()?,
+        b_o: b_o.values()?,
+    })
 }
 
 /// Writes an MLP so that [`load_mlp`] and `numpy.load` can read it. The file appears complete or
@@ -70,4 +48,140 @@ pub fn save_mlp(path: &Path, mlp: &Mlp) -> Result<(), Error> {
             ("b_o", &[classes], &mlp.b_o),
         ],
     )
+}
+
+const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
+
+/// Reads a CNN for images of `height` x `width` from an `.npz` file: `w0` (3, 3, channels, filters),
+/// `b0` (filters), `w1` (pooled, hidden), `b1` (hidden), `w2` (hidden, classes), `b2` (classes), float32 or
+/// float64; a bias may also be a single row. The running moments come from `running_mean` and
+/// `running_variance` (filters), if the file has them.
+///
+/// # Errors
+/// If the file cannot be read, an array is missing, the shapes do not fit each other or the images,
+/// or a value is not finite.
+pub fn load_cnn(
+    path: &Path,
+    height: usize,
+    width: usize,
+) -> Result<(Cnn, Option<RunningMoments>), Error> {
+    let [w0, b0, w1, b1, w2, b2] = read(path, ["w0", "b0", "w1", "b1", "w2", "b2"])?;
+    let [3, 3, channels, filters] = w0.shape("[3, 3, channels, filters]")? else {
+        return Err(w0.wrong("[3, 3, channels, filters]"));
+    };
+    let [inputs, hidden] = w1.shape("[inputs, hidden]")?;
+    let [rows, classes] = w2.shape(&format!("[{hidden}, classes]"))?;
+    let shape = CnnShape { height, width, channels, filters, hidden, classes };
+    for array in [&w0, &w1, &w2] {
+        if array.array.values.is_empty() {
+            return Err(array.error(format!("is empty: its shape is {:?}", array.array.shape)));
+        }
+    }
+    let pooled = shape.pooled();
+    if inputs != pooled {
+        return Err(w1.wrong(&format!(
+            "[{pooled}, {hidden}], as {filters} filters of {height} x {width} images give {pooled} \
+             pooled values"
+        )));
+    }
+    if rows != hidden {
+        return Err(w2.wrong(&format!("[{hidden}, {classes}], as w1 is {:?}", w1.array.shape)));
+    }
+    b0.check_vector(filters)?;
+    b1.check_vector(hidden)?;
+    b2.check_vector(classes)?;
+    let cnn = Cnn {
+        shape,
+        w0: w0.values()?,
+        b0: b0.values()?,
+        w1: w1.values()?,
+        b1: b1.values()?,
+        w2: w2.values()?,
+        b2: b2.values()?,
+    };
+    let names = array_names(path)?;
+    if !RUNNING.iter().any(|wanted| names.iter().any(|name| name == wanted)) {
+        return Ok((cnn, None));
+    }
+    let [mean, variance] = read(path, RUNNING)?;
+    mean.check_vector(filters)?;
+    variance.check_vector(filters)?;
+    if let Some(at) = variance.array.values.iter().position(|&v| v < 0.0) {
+        let negative = variance.array.values[at];
+        return Err(variance.error(format!("is {negative} at element {at}: no variance is")));
+    }
+    Ok((cnn, Some(RunningMoments { mean: mean.values()?, variance: variance.values()? })))
+}
+
+/// Writes a CNN, and the running moments if there are any, so that [`load_cnn`] and `numpy.load` can
+/// read it. The file appears complete or not at all.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written.
+pub fn save_cnn(path: &Path, cnn: &Cnn, running: Option<&RunningMoments>) -> Result<(), Error> {
+    let CnnShape { channels, filters, hidden, classes, .. } = cnn.shape;
+    let (w0_shape, filters) = ([3, 3, channels, filters], [filters]);
+    let (w1_shape, hidden_shape) = ([cnn.shape.pooled(), hidden], [hidden]);
+    let (w2_shape, classes) = ([hidden, classes], [classes]);
+    let mut arrays: Vec<(&str, &[usize], &[f32])> = vec![
+        ("w0", &w0_shape, &cnn.w0),
+        ("b0", &filters, &cnn.b0),
+        ("w1", &w1_shape, &cnn.w1),
+        ("b1", &hidden_shape, &cnn.b1),
+        ("w2", &w2_shape, &cnn.w2),
+        ("b2", &classes, &cnn.b2),
+    ];
+    if let Some(RunningMoments { mean, variance }) = running {
+        arrays.push((RUNNING[0], &filters, mean));
+        arrays.push((RUNNING[1], &filters, variance));
+    }
+    write_float_arrays(path, &arrays)
+}
+
+/// An array with what its errors name.
+struct Named<'a> {
+    path: &'a Path,
+    name: &'static str,
+    array: FloatArray,
+}
+
+fn read<'a, const N: usize>(
+    path: &'a Path,
+    names: [&'static str; N],
+) -> Result<[Named<'a>; N], Error> {
+    let mut arrays = read_float_arrays(path, &names)?.into_iter();
+    Ok(names.map(|name| {
+        let Some(array) = arrays.next() else { unreachable!("as many arrays as names") };
+        Named { path, name, array }
+    }))
+}
+
+impl Named<'_> {
+    fn error(&self, why: String) -> Error {
+        Error::Array { path: self.path.to_owned(), array: self.name.to_owned(), why }
+    }
+
+    fn wrong(&self, wanted: &str) -> Error {
+        self.error(format!("has shape {:?}, expected {wanted}", self.array.shape))
+    }
+
+    fn shape<const N: usize>(&self, wanted: &str) -> Result<[usize; N], Error> {
+        self.array.shape.as_slice().try_into().map_err(|_| self.wrong(wanted))
+    }
+
+    fn check_vector(&self, len: usize) -> Result<(), Error> {
+        if self.array.shape == [len] || self.array.shape == [1, len] {
+            Ok(())
+        } else {
+            Err(self.wrong(&format!("[{len}]")))
+        }
+    }
+
+    /// The values, all of them finite.
+    fn values(self) -> Result<Vec<f32>, Error> {
+        match self.array.values.iter().position(|v| !v.is_finite()) {
+            Some(at) => Err(self.error(format!("is {} at element {at}", self.array.values[at]))),
+            None => Ok(self.array.values),
+        }
+    }
 }

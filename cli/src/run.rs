@@ -1,0 +1,85 @@
+//! A training run: what its files, its summary and its report tell of.
+
+use kernelet::Cpu;
+use kernelet::train::{History, cnn, mlp};
+use serde::Serialize;
+
+use crate::args::TrainOptions;
+use crate::files::Files;
+use crate::output::count;
+
+/// A training run; history and seconds are empty until it is over.
+pub struct Run<'a> {
+    pub options: &'a TrainOptions,
+    pub network: Network,
+    pub hidden: usize,
+    /// Where the data came from.
+    pub origin: String,
+    /// How many train, validate and test.
+    pub samples: [usize; 3],
+    pub cpu: Cpu,
+    pub files: Files,
+    pub history: History,
+    pub seconds: Seconds,
+}
+
+/// What is trained, and what only this network has.
+pub enum Network {
+    Mlp(mlp::Settings),
+    Cnn {
+        settings: cnn::Settings,
+        /// Loss of every minibatch, empty until the run is over.
+        step_losses: Vec<f64>,
+    },
+}
+
+/// What the time went to.
+#[derive(Default, Serialize)]
+pub struct Seconds {
+    pub total: f64,
+    pub train: f64,
+    pub eval: f64,
+}
+
+impl Run<'_> {
+    /// The network with what makes it differ from the study's others: `MLP with 100 hidden units`.
+    pub fn subject(&self) -> String {
+        let units = count(self.hidden, "hidden unit");
+        match &self.network {
+            Network::Mlp(_) => format!("MLP with {units}"),
+            // Debug's numbers stay short where they are very small or large.
+            Network::Cnn { settings, .. } => {
+                let l2 = match settings.l2 {
+                    0.0 => String::new(),
+                    l2 => format!(", L2 {l2:?}"),
+                };
+                let keep = match settings.keep_probability {
+                    1.0 => String::new(),
+                    keep => format!(", keep {keep:?}"),
+                };
+                format!("CNN with {units}{l2}{keep}")
+            }
+        }
+    }
+
+    /// Passes over the training set that were asked for.
+    pub fn epochs(&self) -> usize {
+        match &self.network {
+            Network::Mlp(settings) => settings.epochs,
+            Network::Cnn { settings, .. } => settings.epochs,
+        }
+    }
+
+    /// How many updates of the weights have been made, and how many were asked for.
+    pub fn updates(&self) -> [usize; 2] {
+        match &self.network {
+            Network::Mlp(settings) => {
+                [self.history.epochs.last().map_or(0, |last| last.epoch), settings.epochs]
+            }
+            Network::Cnn { settings, step_losses } => {
+                let per_epoch = self.samples[0].div_ceil(settings.batch);
+                [step_losses.len(), per_epoch.saturating_mul(settings.epochs)]
+            }
+        }
+    }
+}

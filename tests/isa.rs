@@ -11,7 +11,10 @@ use std::process::{Command, Output};
 use common::{Random, processors};
 use kernelet::cpu::ISA_VARIABLE;
 use kernelet::data::{Samples, Split};
-use kernelet::nn::{Mlp, MlpShape};
+use kernelet::kernels::adam::Adam;
+use kernelet::kernels::dropout::Dropout;
+use kernelet::nn::cnn::{AdamState, Regularization, Workspace};
+use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
 use kernelet::train::mlp::{Reduction, Settings, train};
 use kernelet::{Cpu, Error, Isa};
 
@@ -190,7 +193,8 @@ fn training_is_the_same_with_any_number_of_threads() {
         let [(one, figures), others @ ..] = &runs;
         assert_ne!(one, &start, "training changes the weights");
         assert!(one.w_h.iter().all(|w| w.is_finite()), "training stays finite");
-        assert!(figures[5].1.loss < figures[0].1.loss, "training learns: {figures:?}");
+        let loss = |epoch: usize| figures[epoch].1.map(|train| train.loss).expect("evaluated");
+        assert!(loss(5) < loss(0), "training learns: {figures:?}");
         for (threads, (mlp, other_figures)) in (2..).zip(others) {
             let bits = |mlp: &Mlp| {
                 [&mlp.w_h, &mlp.b_h, &mlp.w_o, &mlp.b_o]
@@ -199,6 +203,43 @@ fn training_is_the_same_with_any_number_of_threads() {
             let isa = processor.isa;
             assert!(bits(one) == bits(mlp), "other weights with {threads} threads on {isa}");
             assert_eq!(figures, other_figures, "the history with {threads} threads on {isa}");
+        }
+    }
+}
+
+/// Steps of the study's CNN with fewer units, regularised in both ways: the same bits with any
+/// number of threads.
+#[test]
+fn steps_of_the_cnn_are_the_same_with_any_number_of_threads() {
+    let shape = CnnShape::study(48, 10);
+    let mut random = Random::new(32);
+    let samples = samples(&mut random, 40, shape.pixels(), shape.classes);
+    let start = Cnn::xavier(shape, 3);
+    for processor in processors() {
+        let runs = [1, 2, 3].map(|threads| {
+            let cpu = Cpu::with_isa(processor.isa).and_then(|cpu| cpu.with_threads(threads));
+            let cpu = cpu.expect("a processor");
+            let (mut cnn, mut state) = (start.clone(), AdamState::new(shape));
+            let mut work = Workspace::default();
+            let figures = [1, 2, 3].map(|step| {
+                let dropout = Some(Dropout { keep: 0.5, seed: 7, step });
+                let regularization = Regularization { l2: 0.01, dropout };
+                let adam = Adam { learning_rate: 1e-3, ..Adam::default() };
+                let (x, labels) = (&samples.images, &samples.labels);
+                cnn.adam_step(&cpu, &mut work, x, labels, adam, regularization, &mut state)
+            });
+            (cnn, figures)
+        });
+        let [(one, figures), others @ ..] = &runs;
+        assert_ne!(one, &start, "training changes the weights");
+        for (threads, (cnn, other_figures)) in (2..).zip(others) {
+            let bits = |cnn: &Cnn| {
+                [&cnn.w0, &cnn.b0, &cnn.w1, &cnn.b1, &cnn.w2, &cnn.b2]
+                    .map(|w| w.iter().map(|w| w.to_bits()).collect::<Vec<_>>())
+            };
+            let isa = processor.isa;
+            assert!(bits(one) == bits(cnn), "other weights with {threads} threads on {isa}");
+            assert_eq!(figures, other_figures, "the figures with {threads} threads on {isa}");
         }
     }
 }

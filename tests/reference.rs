@@ -6,11 +6,16 @@
 
 mod common;
 
-use common::cases::{self, Linear};
+use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, sizes};
+use kernelet::kernels::adam::Adam;
+use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::GemmShape;
 use kernelet::kernels::momentum::Momentum;
-use kernelet::shape::{LinearShape, MatrixShape};
+use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
+use kernelet::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
+};
 
 /// Numbers of rows around the tiles (6 and 14 rows) and the blocks of whole tiles within 48.
 const TILE_ROWS: [usize; 13] = [0, 1, 5, 6, 7, 13, 14, 15, 29, 43, 48, 49, 97];
@@ -27,7 +32,15 @@ const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 
 /// A product whose B has more elements than are packed at a time (`PACKED_B_MAX` in
 /// `gemm/blocked.rs`, 2^22), by more than a chunk of k.
-const SWEEPS: GemmShape = GemmShape { m: 2, k: 4700, n: 1100 };
+const SWEEPS: GemmShape = GemmShape { m: 49, k: 4700, n: 1100 };
+
+/// Few rows, and a B that is read in slabs (from `SLABS_MIN_BYTES` in `gemm/blocked.rs` on, 2 MB): more
+/// of k than its 16 pieces of whole slabs, and columns that do not fill the vectors.
+const SLABS: [GemmShape; 3] = [
+    GemmShape { m: 2, k: 1100, n: 603 },
+    GemmShape { m: 14, k: 603, n: 1100 },
+    GemmShape { m: 33, k: 1100, n: 603 },
+];
 
 /// Sizes around the chunk (16,384) that a thread takes of an element-wise kernel, and above the
 /// thresholds from which several do (131,072; for the exponential an eighth of it).
@@ -62,6 +75,7 @@ fn gemm() {
         GemmShape { m: 1000, k: 1100, n: 1 },
     ]);
     shapes.push(SWEEPS);
+    shapes.extend(SLABS);
     for shape in shapes {
         let GemmShape { m, k, n } = shape;
         let (a, b) = (random.uniform(m * k, 1.0), random.uniform(k * n, 1.0));
@@ -87,7 +101,7 @@ fn linear() {
     }
     // The products of forward and backward for several threads; with several chunks of k; and
     // with several sweeps over B, in each of the three products in turn.
-    let GemmShape { m, k, n } = SWEEPS;
+    let GemmShape { m, k, n } = SLABS[2];
     for (rows, inputs, outputs) in [
         (97, 801, 65),
         (130, 784, 100),
@@ -226,4 +240,423 @@ fn exp() {
         }
     }
     checker.finish();
+}
+
+/// Channels and filters around vectors of 8 and of 16 lanes, and around tiles of two vectors.
+const CHANNELS: [usize; 12] = [1, 2, 7, 8, 9, 15, 16, 17, 19, 33, 35, 65];
+
+/// Windows of every kind: single pixels, even and odd, not square, with gaps between them.
+fn windows() -> Vec<Window> {
+    let mut windows = Vec::new();
+    for size in [[1, 1], [2, 2], [3, 3], [5, 5], [2, 3]] {
+        for stride in [[1, 1], [2, 2], [3, 3], [2, 1]] {
+            windows.extend([Padding::Same, Padding::Valid].map(|padding| Window {
+                size,
+                stride,
+                padding,
+            }));
+        }
+    }
+    windows
+}
+
+/// Images of one pixel, of one row and one column, smaller than most windows, of odd sizes; a
+/// batch of none.
+const IMAGES: [(usize, usize, usize); 7] =
+    [(2, 1, 1), (1, 1, 4), (1, 6, 1), (2, 2, 2), (3, 5, 3), (1, 7, 6), (0, 5, 3)];
+
+/// No rows or no columns at all.
+const EMPTY_IMAGES: [(usize, usize, usize); 2] = [(2, 0, 3), (2, 3, 0)];
+
+fn image((batch, height, width): (usize, usize, usize), channels: usize) -> ImageShape {
+    ImageShape { batch, height, width, channels }
+}
+
+fn len(shape: ImageShape) -> usize {
+    shape.batch * shape.image_len()
+}
+
+#[test]
+fn conv2d() {
+    let mut random = Random::new(9);
+    let mut checker = Checker::new("conv2d");
+    let mut shapes = Vec::new();
+    for window in windows() {
+        for images in IMAGES.into_iter().chain(EMPTY_IMAGES) {
+            for (channels, filters) in [(1, 1), (1, 17), (3, 8), (9, 2), (16, 33)] {
+                shapes.push(Conv2dShape { input: image(images, channels), window, filters });
+            }
+        }
+    }
+    let same = Window::square(3, 1, Padding::Same);
+    let uneven = Window { size: [2, 3], stride: [2, 1], padding: Padding::Valid };
+    for channels in CHANNELS {
+        for (channels, filters) in [(channels, 3), (3, channels), (channels, channels)] {
+            for window in [same, uneven] {
+                let input = image((2, 5, 19), channels);
+                shapes.push(Conv2dShape { input, window, filters });
+            }
+        }
+    }
+    // No channels leave the bias, no filters leave nothing.
+    for (channels, filters) in [(0, 3), (3, 0), (0, 0)] {
+        shapes.push(Conv2dShape { input: image((2, 5, 4), channels), window: same, filters });
+    }
+    // The study's; and batches that several threads share, up to more groups of images (32) than
+    // have gradients of their own, in groups of several images.
+    for batch in [1, 2, 31, 40, 70] {
+        let input = image((batch, 28, 28), 1);
+        shapes.push(Conv2dShape { input, window: same, filters: 32 });
+    }
+    let window = Window::square(5, 2, Padding::Same);
+    shapes.push(Conv2dShape { input: image((9, 31, 30), 6), window, filters: 50 });
+    // An image wider and windows larger than any tile.
+    let window = Window::square(11, 4, Padding::Valid);
+    shapes.push(Conv2dShape { input: image((2, 12, 135), 3), window, filters: 18 });
+    for shape in shapes {
+        let (x, y, w) = (len(shape.input), len(shape.output()), shape.taps() * shape.filters);
+        let case = Conv2d {
+            shape,
+            x: random.uniform(x, 1.0),
+            w: random.uniform(w, 1.0),
+            b: random.uniform(shape.filters, 1.0),
+            dy: random.uniform(y, 1.0),
+            dw: random.uniform(w, 1.0),
+            db: random.uniform(shape.filters, 1.0),
+        };
+        cases::conv2d(&mut checker, &case);
+    }
+    checker.finish();
+}
+
+/// Pixels around the blocks of 32 whose moments are gathered together, around the pieces (16,384
+/// values and more) that threads take, and more than the 64 pieces of a call.
+fn pixels() -> Vec<MatrixShape> {
+    let mut shapes = Vec::new();
+    for cols in CHANNELS {
+        let rows = [0, 1, 2, 31, 32, 33, 63, 64, 65, 100, 1000];
+        shapes.extend(rows.map(|rows| MatrixShape { rows, cols }));
+    }
+    for (rows, cols) in
+        [(3, 0), (0, 0), (40 * 784, 32), (2500, 17), (16_385, 1), (131_072 + 5, 1), (1_200_000, 1)]
+    {
+        shapes.push(MatrixShape { rows, cols });
+    }
+    shapes
+}
+
+#[test]
+fn relu_batch_norm_moments() {
+    let mut random = Random::new(10);
+    let mut checker = Checker::new("relu_batch_norm, moments");
+    for shape in pixels() {
+        let n = shape.rows * shape.cols;
+        let x = random.uniform(n, 1.0);
+        cases::moments(&mut checker, shape, &x);
+        cases::moments(&mut checker, shape, &random.ties(n));
+        // Far from zero: a variance of 1 beside a mean whose square is 1e6.
+        let far: Vec<f32> = x.iter().map(|x| 1000.0 + 3f32.sqrt() * x).collect();
+        cases::moments(&mut checker, shape, &far);
+        // A channel that never changes has no variance.
+        cases::moments(&mut checker, shape, &vec![0.1; n]);
+        // All off.
+        cases::moments(&mut checker, shape, &vec![-1.0; n]);
+    }
+    checker.finish();
+}
+
+/// What the bounds of [`relu_batch_norm_moments`] come to where it hurts: a mean of squares less
+/// the square of the mean would be off by u 1000^2 = 0.06.
+#[test]
+fn a_variance_of_1_beside_a_mean_of_1000_is_good_to_a_thousandth() {
+    let mut random = Random::new(16);
+    for rows in [100, 10_000, 1_000_000] {
+        let deviations: Vec<f64> = (0..rows).map(|row| f64::from(row % 2) * 2.0 - 1.0).collect();
+        let noise = common::widen(&random.uniform(rows as usize, 1e-2));
+        let x: Vec<f64> =
+            deviations.iter().zip(noise).map(|(d, noise)| 1000.0 + d + noise).collect();
+        let x = common::narrow(&x);
+        let shape = MatrixShape { rows: x.len(), cols: 1 };
+        let mut r = vec![0.0; x.len()];
+        let twin = kernelet::reference::relu_batch_norm::forward_moments::<f64>;
+        let want = twin(shape, &common::widen(&x), &mut r).variance[0];
+        common::for_each_cpu(|cpu| {
+            let (mut moments, mut r) = (Moments::new(1), vec![0.0; x.len()]);
+            let forward = kernelet::kernels::relu_batch_norm::forward_moments;
+            forward(cpu, shape, &x, &mut r, &mut moments);
+            let got = moments.variance(0);
+            assert!(
+                (got - want).abs() <= 1e-3 * want,
+                "the variance of {rows} is {got}, not {want}, on {cpu:?}"
+            );
+        });
+    }
+}
+
+/// With the moments of r itself, which is what makes dx a difference of nearly equal numbers.
+fn own_normalization(shape: MatrixShape, r: &[f32]) -> Normalization {
+    let mut normalization = Normalization::identity(shape.cols);
+    let twin = kernelet::reference::relu_batch_norm::forward_moments::<f64>;
+    let moments = twin(shape, &common::widen(r), &mut vec![0.0; r.len()]);
+    let twin = kernelet::reference::relu_batch_norm::Normalization::new(&moments, 1e-5);
+    normalization.mean = common::narrow(&twin.mean);
+    normalization.inv_deviation = common::narrow(&twin.inv_deviation);
+    if shape.rows == 0 { Normalization::identity(shape.cols) } else { normalization }
+}
+
+/// Numbers as ReLU leaves them.
+fn rectified(mut x: Vec<f32>) -> Vec<f32> {
+    x.iter_mut().for_each(|x| *x = x.max(0.0));
+    x
+}
+
+#[test]
+fn relu_batch_norm() {
+    let mut random = Random::new(17);
+    let mut checker = Checker::new("relu_batch_norm");
+    for shape in pixels() {
+        let n = shape.rows * shape.cols;
+        let r = rectified(random.uniform(n, 1.0));
+        let case = Norm {
+            shape,
+            normalization: own_normalization(shape, &r),
+            r,
+            scale: random.uniform(shape.cols, 2.0),
+            offset: random.uniform(shape.cols, 1.0),
+            dy: random.uniform(n, 1.0),
+        };
+        cases::normalize(&mut checker, &case);
+    }
+    checker.finish();
+}
+
+/// Of every kind; many are of one place for every pixel, others leave pixels out or overlap.
+fn pools() -> Vec<PoolShape> {
+    let mut shapes = Vec::new();
+    for window in windows() {
+        for images in IMAGES.into_iter().chain(EMPTY_IMAGES) {
+            let channels = [1, 3, 17];
+            shapes.extend(channels.map(|c| PoolShape { input: image(images, c), window }));
+        }
+    }
+    for channels in CHANNELS.into_iter().chain([0]) {
+        for window in [Window::square(2, 2, Padding::Same), Window::square(3, 2, Padding::Valid)] {
+            shapes.push(PoolShape { input: image((2, 5, 7), channels), window });
+        }
+    }
+    // The study's, of one and of several threads; the largest window whose places a byte names.
+    for batch in [2, 40] {
+        let window = Window::square(2, 2, Padding::Same);
+        shapes.push(PoolShape { input: image((batch, 28, 28), 32), window });
+    }
+    let window = Window::square(3, 2, Padding::Same);
+    shapes.push(PoolShape { input: image((12, 31, 30), 17), window });
+    let window = Window::square(16, 5, Padding::Same);
+    shapes.push(PoolShape { input: image((2, 33, 17), 3), window });
+    shapes
+}
+
+#[test]
+fn relu_batch_norm_with_max_pool() {
+    let mut random = Random::new(18);
+    let mut checker = Checker::new("relu_batch_norm with max_pool");
+    for shape in pools() {
+        let n = len(shape.input);
+        for r in [random.uniform(n, 1.0), random.ties(n)] {
+            let r = rectified(r);
+            let case = NormMaxPool {
+                shape,
+                normalization: own_normalization(shape.input.pixels(), &r),
+                r,
+                dy: random.uniform(len(shape.output()), 1.0),
+            };
+            cases::normalize_max_pool(&mut checker, &case);
+        }
+    }
+    checker.finish();
+}
+
+#[test]
+fn max_pool() {
+    let mut random = Random::new(19);
+    let mut checker = Checker::new("max_pool");
+    for shape in pools() {
+        let dy = random.uniform(len(shape.output()), 1.0);
+        for x in [random.uniform(len(shape.input), 1.0), random.ties(len(shape.input))] {
+            cases::max_pool::<u8>(&mut checker, shape, &x, &dy);
+        }
+        let x = random.ties(len(shape.input));
+        cases::max_pool::<u16>(&mut checker, shape, &x, &dy);
+        cases::max_pool::<u32>(&mut checker, shape, &x, &dy);
+    }
+    // More places than a byte can name.
+    let window = Window::square(17, 9, Padding::Same);
+    let shape = PoolShape { input: image((2, 33, 31), 5), window };
+    let (x, dy) = (random.uniform(len(shape.input), 1.0), random.uniform(len(shape.output()), 1.0));
+    cases::max_pool::<u16>(&mut checker, shape, &x, &dy);
+    cases::max_pool::<u32>(&mut checker, shape, &x, &dy);
+    checker.finish();
+}
+
+#[test]
+fn avg_pool() {
+    let mut random = Random::new(20);
+    let mut checker = Checker::new("avg_pool");
+    for shape in pools() {
+        let x = random.uniform(len(shape.input), 1.0);
+        cases::avg_pool(&mut checker, shape, &x, &random.uniform(len(shape.output()), 1.0));
+    }
+    checker.finish();
+}
+
+#[test]
+fn dropout() {
+    let mut random = Random::new(21);
+    let mut checker = Checker::new("dropout");
+    // Around the blocks of words (16) and the chunks (4,096) that threads take, too.
+    let more = [255, 256, 257, 4095, 4096, 4097, 16_384, 20_001, 32 * 784];
+    for n in sizes().into_iter().chain(more) {
+        let x = random.uniform(n, 1.0);
+        for keep in [1.0, 0.9, 0.75, 0.5, 1e-3, 1e-12] {
+            let far = Dropout { keep, seed: u64::MAX, step: u64::MAX };
+            for settings in [Dropout { keep, seed: 1, step: 7 }, far] {
+                cases::dropout(&mut checker, settings, &x);
+            }
+        }
+    }
+    checker.finish();
+}
+
+/// As many as are to be kept, and others in another step and with another seed.
+#[test]
+fn dropout_keeps_its_share() {
+    const N: usize = 40_000;
+    let kept = |settings: Dropout| -> Vec<bool> {
+        (0..N).map(|position| settings.keeps(position)).collect()
+    };
+    for keep in [1.0, 0.9, 0.5, 0.01] {
+        let settings = Dropout { keep, seed: 3, step: 4 };
+        let first = kept(settings);
+        let share = first.iter().filter(|kept| **kept).count() as f64 / N as f64;
+        let keep64 = f64::from(keep);
+        // Five standard deviations of a binomial share.
+        let bound = 5.0 * (keep64 * (1.0 - keep64) / N as f64).sqrt() + 1e-7;
+        assert!((share - keep64).abs() <= bound, "{share} are kept, not {keep}");
+        for other in [Dropout { seed: 4, ..settings }, Dropout { step: 5, ..settings }] {
+            assert!(keep == 1.0 || first != kept(other), "{other:?} keeps as {settings:?}");
+        }
+    }
+}
+
+fn adam_settings() -> Vec<(Adam, u64)> {
+    let study = Adam::default();
+    vec![
+        (study, 1),
+        (Adam { l2: 0.1, ..study }, 2),
+        (Adam { learning_rate: 0.1, beta1: 0.5, beta2: 0.75, epsilon: 1e-3, l2: 0.5 }, 1000),
+        (Adam { learning_rate: 1e-3, beta1: 0.0, beta2: 0.0, ..study }, 100_000),
+        (Adam { learning_rate: 0.0, ..study }, 3),
+    ]
+}
+
+/// Weights in the middle of a run, or before the first step, whose moments are zero.
+fn weights(random: &mut Random, n: usize, started: bool) -> Weights {
+    let scale = if started { 1.0 } else { 0.0 };
+    let mut v = random.uniform(n, scale);
+    v.iter_mut().for_each(|v| *v *= *v);
+    Weights { w: random.uniform(n, 1.0), m: random.uniform(n, scale), v }
+}
+
+#[test]
+fn adam() {
+    let mut random = Random::new(22);
+    let mut checker = Checker::new("adam");
+    // Around the blocks (4,096) whose squares are summed together, and for several threads.
+    for n in sizes().into_iter().chain([4095, 4096, 4097, 32_768, 40_001, 300_000]) {
+        for (settings, step) in adam_settings() {
+            for started in [true, false] {
+                let before = weights(&mut random, n, started);
+                let mut g = random.uniform(n, 1.0);
+                // Gradients of units that are off.
+                g.iter_mut().step_by(5).for_each(|g| *g = 0.0);
+                cases::adam(&mut checker, settings, step, &before, &g);
+            }
+        }
+    }
+    checker.finish();
+}
+
+#[test]
+fn linear_with_adam() {
+    let mut random = Random::new(23);
+    let mut checker = Checker::new("linear with adam");
+    let mut shapes = Vec::new();
+    for rows in [0, 1, 5, 32, 65] {
+        for (inputs, outputs) in
+            [(0, 3), (3, 0), (1, 1), (1, 40), (17, 1), (14, 16), (33, 35), (100, 10)]
+        {
+            shapes.push(LinearShape { rows, inputs, outputs });
+        }
+    }
+    // The study's output layer, its hidden layer with fewer units; enough for several threads,
+    // with several chunks of k, and with more rows of w than pieces (256) that sum squares.
+    for (rows, inputs, outputs) in
+        [(32, 784, 10), (32, 6272, 40), (300, 500, 65), (801, 33, 17), (7, 3000, 3), (3, 5, 2000)]
+    {
+        shapes.push(LinearShape { rows, inputs, outputs });
+    }
+    for shape in shapes {
+        let LinearShape { rows, inputs, outputs } = shape;
+        for (settings, step) in adam_settings() {
+            let x = rectified(random.uniform(rows * inputs, 1.0));
+            let dy = random.uniform(rows * outputs, 1.0);
+            let before = weights(&mut random, inputs * outputs, true);
+            cases::linear_adam(&mut checker, shape, (&x, &dy), settings, step, &before);
+        }
+    }
+    checker.finish();
+}
+
+/// Moments that were gathered apart and merged, and moving averages of them.
+#[test]
+fn moments_are_merged_and_averaged() {
+    let mut random = Random::new(24);
+    let cols = 19;
+    let x = rectified(random.uniform(70 * cols, 1.0));
+    let gather = |cpu: &kernelet::Cpu, x: &[f32]| {
+        let mut moments = Moments::new(cols);
+        let shape = MatrixShape { rows: x.len() / cols, cols };
+        let forward = kernelet::kernels::relu_batch_norm::forward_moments;
+        forward(cpu, shape, x, &mut vec![0.0; x.len()], &mut moments);
+        moments
+    };
+    common::for_each_cpu(|cpu| {
+        let whole = gather(cpu, &x);
+        let (first, second) = x.split_at(23 * cols);
+        let mut merged = gather(cpu, first);
+        merged.merge(&Moments::new(cols));
+        merged.merge(&gather(cpu, second));
+        assert_eq!(merged.count(), whole.count(), "values on {cpu:?}");
+        let mut running = RunningMoments::new(cols);
+        running.update(&whole, 0.75);
+        let mut normalization = Normalization::identity(cols);
+        normalization.set_running(&running, 1e-3);
+        for c in 0..cols {
+            let (mean, variance) = (whole.mean()[c], whole.variance(c));
+            assert!((merged.mean()[c] - mean).abs() < 1e-6, "mean {c} on {cpu:?}");
+            assert!((merged.variance(c) - variance).abs() < 1e-6, "variance {c} on {cpu:?}");
+            let wanted = (0.25 * mean, 0.75 + 0.25 * variance);
+            let got = (f64::from(running.mean[c]), f64::from(running.variance[c]));
+            assert!((got.0 - wanted.0).abs() < 1e-7, "running mean {c} on {cpu:?}");
+            assert!((got.1 - wanted.1).abs() < 1e-6, "running variance {c} on {cpu:?}");
+            assert_eq!(normalization.mean[c], running.mean[c], "taken over, {c} on {cpu:?}");
+            let inv = 1.0 / (got.1 + 1e-3).sqrt();
+            let off = (f64::from(normalization.inv_deviation[c]) - inv).abs();
+            assert!(off < 1e-7 * inv, "inverse deviation {c} is off by {off:e} on {cpu:?}");
+        }
+        merged.clear();
+        assert_eq!(merged.count(), 0, "cleared on {cpu:?}");
+        assert!(merged.mean().iter().all(|&mean| mean == 0.0), "cleared on {cpu:?}");
+        assert!(merged.variance(0).is_nan(), "of nothing, on {cpu:?}");
+    });
 }

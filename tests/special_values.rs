@@ -1,14 +1,21 @@
 //! NaN, infinities, subnormals, zeros of both signs and the largest numbers, in every kernel: NaN
 //! and infinity appear exactly where they do in the scalar twin, and nothing else is disturbed.
+//! Subnormals count as zero.
 
 mod common;
 
-use common::cases::{self, Linear};
+use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, for_each_cpu};
+use kernelet::kernels::adam::Adam;
+use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::GemmShape;
+use kernelet::kernels::max_pool;
 use kernelet::kernels::momentum::Momentum;
+use kernelet::kernels::relu_batch_norm::Normalization;
 use kernelet::kernels::{exp, softmax};
-use kernelet::shape::{LinearShape, MatrixShape};
+use kernelet::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
+};
 
 const SUBNORMAL: f32 = f32::from_bits(0x0012_3456);
 
@@ -61,7 +68,7 @@ fn gemm() {
             let b = random.sprinkled(k * n, every, &SPECIALS);
             cases::gemm(&mut checker, shape, &a, &b, &random.sprinkled(m * n, every, &SPECIALS));
         }
-        // All results subnormal: they are added up exactly.
+        // Nothing but subnormals.
         let tiny: Vec<f32> = random.uniform(m * k, 1e-40);
         let b = random.uniform(k * n, 1.0);
         cases::gemm(&mut checker, shape, &tiny, &b, &vec![SUBNORMAL; m * n]);
@@ -210,4 +217,197 @@ fn exp_is_exact_where_its_docs_say_so() {
             assert!(y.iter().all(|y| y.is_nan()), "e^NaN is {y:?} on {cpu:?}");
         }
     });
+}
+
+fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
+    ImageShape { batch, height, width, channels }
+}
+
+/// Under padding the kernel multiplies weights and gradients with zeros that the twin leaves out,
+/// and zero times infinity is NaN: there only the images are special.
+#[test]
+fn conv2d() {
+    let mut random = Random::new(25);
+    let mut checker = Checker::new("conv2d");
+    for (input, size, filters) in [
+        (images(1, 1, 1, 1), 1, 1),
+        (images(2, 5, 6, 1), 3, 17),
+        (images(1, 6, 5, 9), 2, 35),
+        (images(2, 7, 20, 3), 3, 8),
+    ] {
+        for (padding, stride) in
+            [(Padding::Valid, 1), (Padding::Valid, 2), (Padding::Same, 1), (Padding::Same, 2)]
+        {
+            let shape =
+                Conv2dShape { input, window: Window::square(size, stride, padding), filters };
+            let weights = shape.taps() * filters;
+            let output = shape.output();
+            for every in [2, 20, 500] {
+                let elsewhere = if padding == Padding::Same { usize::MAX } else { every };
+                let mut sprinkled = |n, every| random.sprinkled(n, every, &SPECIALS);
+                let case = Conv2d {
+                    shape,
+                    x: sprinkled(input.batch * input.image_len(), every),
+                    w: sprinkled(weights, elsewhere),
+                    b: sprinkled(filters, every),
+                    dy: sprinkled(output.batch * output.image_len(), elsewhere),
+                    dw: sprinkled(weights, every),
+                    db: sprinkled(filters, every),
+                };
+                cases::conv2d(&mut checker, &case);
+            }
+        }
+    }
+    checker.finish();
+}
+
+#[test]
+fn relu_batch_norm() {
+    let mut random = Random::new(26);
+    let mut checker = Checker::new("relu_batch_norm");
+    for (rows, cols) in [(1, 1), (2, 9), (33, 17), (70, 40), (300, 3)] {
+        let shape = MatrixShape { rows, cols };
+        let n = rows * cols;
+        for every in [2, 20, 500] {
+            cases::moments(&mut checker, shape, &random.sprinkled(n, every, &SPECIALS));
+            // A product that underflows would be 0 in f32 alone, and then meet infinity.
+            let specials: Vec<f32> =
+                SPECIALS.into_iter().filter(|x| *x != f32::MIN_POSITIVE).collect();
+            let mut sprinkled = |n| random.sprinkled(n, every, &specials);
+            let case = Norm {
+                shape,
+                r: sprinkled(n),
+                normalization: Normalization {
+                    mean: sprinkled(cols),
+                    inv_deviation: sprinkled(cols),
+                },
+                scale: sprinkled(cols),
+                offset: sprinkled(cols),
+                dy: sprinkled(n),
+            };
+            cases::normalize(&mut checker, &case);
+        }
+    }
+    checker.finish();
+}
+
+fn pools() -> Vec<PoolShape> {
+    let mut shapes = Vec::new();
+    for input in [images(1, 1, 1, 1), images(2, 3, 5, 17), images(1, 4, 4, 9), images(1, 7, 3, 40)]
+    {
+        for (size, stride) in [(1, 1), (2, 2), (3, 2), (3, 1), (2, 3)] {
+            for padding in [Padding::Same, Padding::Valid] {
+                shapes.push(PoolShape { input, window: Window::square(size, stride, padding) });
+            }
+        }
+    }
+    shapes
+}
+
+#[test]
+fn pools_of_specials() {
+    let mut random = Random::new(27);
+    let mut checker = Checker::new("pools");
+    let specials = [&SPECIALS[..], &LARGEST].concat();
+    for shape in pools() {
+        let (input, output) = (shape.input, shape.output());
+        let (inputs, outputs) =
+            (input.batch * input.image_len(), output.batch * output.image_len());
+        for every in [1, 2, 20] {
+            let x = random.sprinkled(inputs, every, &specials);
+            let dy = random.sprinkled(outputs, every, &SPECIALS);
+            cases::max_pool::<u8>(&mut checker, shape, &x, &dy);
+            cases::max_pool::<u32>(&mut checker, shape, &x, &dy);
+            let x = random.sprinkled(inputs, every, &SPECIALS);
+            cases::avg_pool(&mut checker, shape, &x, &dy);
+
+            // What ReLU leaves of specials, normalised with moments that are numbers.
+            let mut r = random.sprinkled(inputs, every, &SPECIALS);
+            r.iter_mut().for_each(|r| *r = if *r <= 0.0 { 0.0 } else { *r });
+            let mut inv_deviation = random.uniform(input.channels, 1.0);
+            inv_deviation.iter_mut().for_each(|inv| *inv = inv.abs() + 0.1);
+            let mean = random.uniform(input.channels, 1.0);
+            let normalization = Normalization { mean, inv_deviation };
+            let case = NormMaxPool { shape, r, normalization, dy };
+            cases::normalize_max_pool(&mut checker, &case);
+            // Backward. Of infinities it depends on the order of the sums which become NaN.
+            let r = case.r.iter().map(|&r| if r.is_finite() { r } else { SUBNORMAL }).collect();
+            let dy = random.sprinkled(outputs, every, &[f32::NAN, 0.0, SUBNORMAL, -SUBNORMAL]);
+            cases::normalize_max_pool(&mut checker, &NormMaxPool { r, dy, ..case });
+        }
+    }
+    checker.finish();
+}
+
+/// Of equals the first, of NaNs the last; padding is never the largest, not even beside minus
+/// infinity.
+#[test]
+fn max_pool_by_its_docs() {
+    const NAN: f32 = f32::NAN;
+    const LEAST: f32 = f32::NEG_INFINITY;
+    let cases = [
+        ([1.0, 3.0, 3.0, 2.0], 3.0, 1),
+        ([-1.0; 4], -1.0, 0),
+        ([0.0, -0.0, 0.0, -0.0], 0.0, 0),
+        ([LEAST; 4], LEAST, 0),
+        ([f32::INFINITY, NAN, 5.0, LEAST], NAN, 1),
+        ([NAN, 1.0, NAN, 7.0], NAN, 2),
+        ([NAN; 4], NAN, 3),
+    ];
+    for_each_cpu(|cpu| {
+        for (x, largest, place) in cases {
+            for channels in [1, 16] {
+                let input = images(1, 2, 2, channels);
+                let window = Window::square(2, 2, Padding::Same);
+                let x: Vec<f32> = x.iter().flat_map(|&x| vec![x; channels]).collect();
+                let (mut y, mut argmax) = (vec![0.0; channels], vec![9u8; channels]);
+                max_pool::forward(cpu, PoolShape { input, window }, &x, &mut y, &mut argmax);
+                let right = |y: &f32| *y == largest || y.is_nan() && largest.is_nan();
+                assert!(y.iter().all(right), "{x:?} gives {y:?} on {cpu:?}");
+                assert_eq!(argmax, vec![place; channels], "{x:?} on {cpu:?}");
+            }
+        }
+        // A row of padding above and a column left of the image: its only pixel is place 4.
+        let shape =
+            PoolShape { input: images(1, 1, 1, 1), window: Window::square(3, 1, Padding::Same) };
+        let (mut y, mut argmax) = ([0.0], [9u8]);
+        max_pool::forward(cpu, shape, &[LEAST], &mut y, &mut argmax);
+        assert_eq!((y, argmax), ([LEAST], [4]), "beside padding, on {cpu:?}");
+    });
+}
+
+#[test]
+fn dropout() {
+    let mut random = Random::new(28);
+    let mut checker = Checker::new("dropout");
+    let specials = [&SPECIALS[..], &LARGEST].concat();
+    for n in [1, 2, 8, 9, 16, 19, 40, 300] {
+        for keep in [1.0, 0.5] {
+            let x = random.sprinkled(n, 2, &specials);
+            cases::dropout(&mut checker, Dropout { keep, seed: 5, step: 6 }, &x);
+        }
+    }
+    checker.finish();
+}
+
+#[test]
+fn adam() {
+    let mut random = Random::new(29);
+    let mut checker = Checker::new("adam");
+    for n in [1, 2, 8, 9, 16, 19, 40, 500] {
+        for l2 in [0.0, 0.1] {
+            for every in [2, 10] {
+                let mut sprinkled = || random.sprinkled(n, every, &SPECIALS);
+                let (w, m, mut v, g) = (sprinkled(), sprinkled(), sprinkled(), sprinkled());
+                v.iter_mut().for_each(|v| *v = v.abs());
+                let settings = Adam { l2, ..Adam::default() };
+                cases::adam(&mut checker, settings, 3, &Weights { w, m, v }, &g);
+            }
+        }
+    }
+    // Decayed to nothing: all is as if it were zero.
+    let tiny = vec![SUBNORMAL; 40];
+    let before = Weights { w: tiny.clone(), m: tiny.clone(), v: tiny.clone() };
+    cases::adam(&mut checker, Adam { l2: 0.1, ..Adam::default() }, 9, &before, &tiny);
+    checker.finish();
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use kernelet::data::npz::{read_float_arrays, write_float_arrays};
@@ -10,6 +10,10 @@ use tempfile::TempDir;
 
 const HEADER: &str = "epoch,train_seconds,eval_seconds,train_loss,train_accuracy,\
                       valid_loss,valid_accuracy,test_loss,test_accuracy";
+
+/// What the CNN's header goes on with.
+const CNN_HEADER: &str = ",batch_loss,batch_accuracy,train_cross_entropy,valid_cross_entropy,\
+                          test_cross_entropy,batch_cross_entropy";
 
 fn kernelet() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernelet"));
@@ -112,6 +116,87 @@ fn a_run_writes_every_file_it_is_asked_for() {
 }
 
 #[test]
+fn a_run_of_the_cnn_writes_every_file_it_is_asked_for() {
+    let folder = folder_with_data(90);
+    let output = run(
+        folder.path(),
+        "train cnn --data data.npz --hidden 12 --epochs 2 --batch 20 --l2 0.01 --keep-prob 0.9 \
+         --out out --save w.npz --history h.csv --summary s.json --steps-history steps.csv",
+    );
+    assert_success(&output);
+    let stdout = text(&output.stdout);
+    let files = ["weights.npz", "history.csv", "steps.csv", "summary.json"];
+    let curves = ["loss.svg", "loss.png", "accuracy.svg", "accuracy.png"];
+    for name in files.iter().chain(&curves) {
+        let path = folder.path().join("out").join(name);
+        assert!(fs::metadata(&path).is_ok_and(|m| m.len() > 50), "{name} is missing or empty");
+        assert!(stdout.contains(name), "the result does not name {name}");
+    }
+    for part in ["CNN with 12 hidden units, L2 0.01, keep 0.9", "batch loss / accuracy"] {
+        assert!(stdout.contains(part), "{part:?} is not in\n{stdout}");
+    }
+    assert_eq!(read(&folder, "h.csv"), read(&folder, "out/history.csv"), "the two histories");
+    assert_eq!(read(&folder, "steps.csv"), read(&folder, "out/steps.csv"), "the two step files");
+
+    let summary: serde_json::Value =
+        serde_json::from_str(&read(&folder, "s.json")).expect("the summary is JSON");
+    assert_eq!(summary["network"], "cnn", "network in {summary}");
+    // 90 images of 18724 are 48 to train: three minibatches, twice.
+    assert_eq!(summary["updates"], 6, "updates in {summary}");
+    let settings = serde_json::json!({
+        "hidden": 12, "epochs": 2, "learning_rate": 1e-4, "batch": 20, "l2": 0.01,
+        "keep_probability": 0.9, "shuffle": true, "eval_every": 1, "seed": 1, "split_seed": 521,
+        "init": null,
+    });
+    assert_eq!(summary["settings"], settings, "settings in {summary}");
+    let last = rows(&read(&folder, "h.csv")).pop().expect("a last row");
+    for (set, cell) in [("train", 3), ("valid", 5), ("test", 7), ("batch", 9)] {
+        assert_eq!(summary["last"][set]["loss"].to_string(), last[cell], "{set} in {summary}");
+    }
+}
+
+#[test]
+fn the_history_of_the_cnn_goes_on_with_columns_of_its_own() {
+    let folder = folder_with_data(90);
+    let history = |options: &str| {
+        let line = format!(
+            "train cnn --data data.npz --hidden 12 --epochs 3 --batch 20 --split 50,0 \
+             --history h.csv --steps-history s.csv {options}"
+        );
+        assert_success(&run(folder.path(), &line));
+        let history = read(&folder, "h.csv");
+        assert_eq!(history.lines().next(), Some(&*(HEADER.to_owned() + CNN_HEADER)), "the header");
+        rows(&history)
+    };
+    for (options, penalised) in [("", false), ("--l2 0.1 --eval-every 2", true)] {
+        let rows = history(options);
+        let last = rows.last().expect("a last row");
+        assert_eq!((&*rows[0][0], &*last[0]), ("0", "3"), "the evaluated epochs of {rows:?}");
+        for row in &rows {
+            assert_eq!(row.len(), 15, "cells of {row:?}");
+            let start = row[0] == "0";
+            for (cell, text) in row.iter().enumerate() {
+                // The validation set, and the minibatch of the start.
+                let empty = [5, 6, 12].contains(&cell) || start && [9, 10, 14].contains(&cell);
+                assert_eq!(text.is_empty(), empty, "cell {cell} of {row:?}");
+                assert!(empty || text.parse::<f64>().is_ok(), "cell {cell} of {row:?}");
+            }
+        }
+        let figure = |cell: usize| last[cell].parse::<f64>().expect("a figure");
+        for (loss, cross_entropy) in [(3, 11), (7, 13), (9, 14)] {
+            let penalty = figure(loss) - figure(cross_entropy);
+            assert_eq!(penalty > 0.01, penalised, "loss less cross-entropy is {penalty}");
+            assert!(penalised || penalty == 0.0, "loss less cross-entropy is {penalty}");
+        }
+        // The last step of the last epoch is its last minibatch.
+        let steps = read(&folder, "s.csv");
+        assert_eq!(steps.lines().next(), Some("step,loss"), "the header of the steps");
+        assert_eq!(steps.lines().count(), 10, "three minibatches in three epochs, and a header");
+        assert_eq!(steps.lines().last(), Some(&*format!("9,{}", last[9])), "the last step");
+    }
+}
+
+#[test]
 fn the_history_has_the_columns_of_the_contract() {
     let folder = folder_with_data(200);
     let line = "train mlp --data data.npz --hidden 12 --epochs 7 --eval-every 3 --lr 1e-3 \
@@ -149,6 +234,55 @@ fn saved_weights_start_the_next_run() {
     assert_eq!(metrics("all.csv"), metrics("rest.csv"), "the last rows");
     let output = run(path, &format!("{common} --init half.npz --hidden 10"));
     assert_error(&output, &["half.npz", "9 hidden units", "--hidden is 10"]);
+}
+
+#[test]
+fn saved_weights_start_the_next_run_of_the_cnn() {
+    let folder = folder_with_data(90);
+    let path = folder.path();
+    let common = "train cnn --data data.npz --batch 20 --l2 0.01";
+    let line = "--hidden 9 --epochs 2 --save w.npz --history first.csv";
+    assert_success(&run(path, &format!("{common} {line}")));
+    let line = "--init w.npz --epochs 0 --history second.csv --save again.npz";
+    assert_success(&run(path, &format!("{common} {line}")));
+    let first = rows(&read(&folder, "first.csv")).pop().expect("a last row");
+    let second = &rows(&read(&folder, "second.csv"))[0];
+    for cells in [3..9, 11..14] {
+        assert_eq!(first[cells.clone()], second[cells], "the weights' figures");
+    }
+    let bytes = |name| fs::read(path.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(bytes("w.npz") == bytes("again.npz"), "loaded and saved, the weights are others");
+
+    let names = ["w0", "b0", "w1", "b1", "w2", "b2"];
+    let arrays = read_float_arrays(&path.join("w.npz"), &names).expect("the weights can be read");
+    let shapes: Vec<_> = arrays.iter().map(|array| &array.shape[..]).collect();
+    let wanted: [&[usize]; 6] = [&[3, 3, 1, 32], &[32], &[6272, 9], &[9], &[9, 10], &[10]];
+    assert_eq!(shapes, wanted, "the shapes");
+    let output = run(path, &format!("{common} --init w.npz --hidden 10"));
+    assert_error(&output, &["w.npz", "9 hidden units", "--hidden is 10"]);
+}
+
+#[test]
+fn seeds_and_threads_of_the_cnn() {
+    let folder = folder_with_data(150);
+    let steps = |options: &str| {
+        let line = format!(
+            "train cnn --data data.npz --hidden 40 --epochs 2 --steps-history s.csv \
+             --history h.csv {options}"
+        );
+        assert_success(&run(folder.path(), &line));
+        let rows = rows(&read(&folder, "h.csv"));
+        let history: Vec<_> = rows.into_iter().map(|row| row[3..].join(",")).collect();
+        (read(&folder, "s.csv"), history)
+    };
+    let one = steps("--threads 1 --seed 5 --keep-prob 0.5");
+    for threads in [2, 3] {
+        let other = steps(&format!("--threads {threads} --seed 5 --keep-prob 0.5"));
+        assert_eq!(one, other, "the bits depend on the number of threads");
+    }
+    assert_ne!(one, steps("--seed 6 --keep-prob 0.5"), "another seed gives the same run");
+    assert_ne!(one, steps("--seed 5 --keep-prob 0.5 --no-shuffle"), "the order changes nothing");
+    assert_ne!(one, steps("--seed 5"), "dropout makes no difference");
 }
 
 #[test]
@@ -191,7 +325,29 @@ fn mistakes_in_files_and_settings_are_named() {
         let output = run(path, &format!("train mlp --epochs 1 --hidden 3 {options}"));
         assert_error(&output, parts);
     }
+    let cases: [(&str, &[&str]); 3] = [
+        ("--data data.npz --split 0,20", &["training set is empty"]),
+        ("--data data.npz --init data.npz", &["data.npz", "w0"]),
+        ("--data data.npz --steps-history same --history same", &["same", "overwritten"]),
+    ];
+    for (options, parts) in cases {
+        let output = run(path, &format!("train cnn --epochs 1 --hidden 3 {options}"));
+        assert_error(&output, parts);
+    }
     assert!(Path::new(&path.join("data.npz")).is_file(), "the data are still there");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_network_that_does_not_fit_into_memory_is_refused() {
+    let folder = folder_with_data(60);
+    let output = Command::new("sh")
+        .current_dir(folder.path())
+        .args(["-c", "ulimit -v 6000000; exec \"$0\" train cnn --data data.npz --hidden 100000"])
+        .arg(env!("CARGO_BIN_EXE_kernelet"))
+        .output()
+        .expect("sh starts");
+    assert_error(&output, &["100000 hidden units", "memory"]);
 }
 
 #[test]
@@ -231,6 +387,30 @@ fn the_study_stands_beside_a_run_of_its_size_and_settings() {
 }
 
 #[test]
+fn the_study_stands_beside_a_cnn_of_its_size_and_settings() {
+    let folder = folder_with_data(60);
+    let shown = |options: &str| {
+        let line = format!("train cnn --data data.npz --epochs 0 --threads 1 {options}");
+        let output = run(folder.path(), &line);
+        assert_success(&output);
+        text(&output.stdout)
+    };
+    let table = shown("--l2 0.01");
+    for part in ["Table 4", "study", "0.118 / 100 %", "0.391 / 92.55 %", "data.npz", "1 thread"] {
+        assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+    let widest = table.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "the table has {widest:?} columns");
+    let table = shown("--keep-prob 0.75");
+    for part in ["Table 5", "5.111e-6 / 100 %", "0.668 / 91.18 %"] {
+        assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+    for other in ["", "--l2 0.1 --hidden 10", "--l2 0.1 --batch 64", "--l2 0.1 --keep-prob 0.9"] {
+        assert!(!shown(other).contains("study"), "the study has no run with {other:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for line in [
@@ -247,6 +427,18 @@ fn wrong_usage_is_status_2() {
         "train mlp --split 5",
         "train mlp --split-seed soon",
         "train mlp --nonsense",
+        "train mlp --batch 32",
+        "train cnn --hidden 0",
+        "train cnn --lr 0",
+        "train cnn --batch 0",
+        "train cnn --l2 -0.1",
+        "train cnn --l2 inf",
+        "train cnn --keep-prob 0",
+        "train cnn --keep-prob 1.1",
+        "train cnn --keep-prob nan",
+        "train cnn --eval-every 0",
+        "train cnn --threads 0",
+        "train cnn --momentum 0.9",
     ] {
         let output = run(folder.path(), line);
         assert_eq!(output.status.code(), Some(2), "status of {line:?}");
@@ -257,26 +449,17 @@ fn wrong_usage_is_status_2() {
 #[test]
 fn help_names_every_option_of_the_contract() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let help = text(&run(folder.path(), "train mlp --help").stdout);
-    for option in [
-        "--data",
-        "--hidden",
-        "--epochs",
-        "--lr",
-        "--threads",
-        "--seed",
-        "--momentum",
-        "--reduction",
-        "--split",
-        "--split-seed",
-        "--init",
-        "--save",
-        "--history",
-        "--summary",
-        "--eval-every",
-        "--out",
+    let common = "--data --hidden --epochs --lr --threads --seed --split --split-seed --init --save \
+                  --history --summary --eval-every --out";
+    for (network, own) in [
+        ("mlp", "--momentum --reduction"),
+        ("cnn", "--batch --l2 --keep-prob --no-shuffle --steps-history"),
     ] {
-        assert!(help.contains(option), "{option} is not in the help");
+        let help = text(&run(folder.path(), &format!("train {network} --help")).stdout);
+        for option in common.split(' ').chain(own.split(' ')) {
+            let there = help.split_whitespace().any(|word| word == option);
+            assert!(there, "{option} is not in the help of {network}");
+        }
     }
 }
 
@@ -298,7 +481,7 @@ fn instruction_sets_can_be_forced() {
     }
 }
 
-/// Starts `kernelet` in `folder`, sends it a signal after its first epoch and returns its status.
+/// Starts `kernelet` in `folder`, sends it a signal at the start and returns its status.
 #[cfg(unix)]
 fn interrupted(folder: &Path, line: &str, signal: &str) -> Option<i32> {
     use std::io::{BufRead, BufReader, Read};
@@ -344,6 +527,30 @@ fn ctrl_c_saves_what_there_is_and_exits_130() {
 
 #[cfg(unix)]
 #[test]
+fn ctrl_c_stops_the_cnn_within_an_epoch() {
+    let folder = folder_with_data(3000);
+    // Minibatches of one image, so that an epoch takes seconds.
+    let line = "train cnn --data data.npz --hidden 300 --batch 1 --split 2900,50 --out out";
+    assert_eq!(interrupted(folder.path(), line, "-INT"), Some(130), "the status");
+
+    let summary: serde_json::Value =
+        serde_json::from_str(&read(&folder, "out/summary.json")).expect("the summary is JSON");
+    assert_eq!(summary["interrupted"], true, "the summary does not say so");
+    let steps = read(&folder, "out/steps.csv").lines().count() - 1;
+    assert_eq!(summary["updates"], steps, "summary and steps");
+    assert!(steps < 2900, "the epoch was finished first");
+    let history = rows(&read(&folder, "out/history.csv"));
+    let last = history.last().expect("a last row");
+    assert_eq!(summary["last"]["epoch"].to_string(), last[0], "history and summary");
+    // The weights are those of the last row.
+    let again = "train cnn --data data.npz --init out/weights.npz --epochs 0 --split 2900,50 \
+                 --history again.csv";
+    assert_success(&run(folder.path(), again));
+    assert_eq!(rows(&read(&folder, "again.csv"))[0][3..9], last[3..9], "the weights' figures");
+}
+
+#[cfg(unix)]
+#[test]
 fn the_main_job_trains_on_the_embedded_letters_and_heeds_sigterm() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     assert_eq!(interrupted(folder.path(), "", "-TERM"), Some(130), "the status");
@@ -356,24 +563,76 @@ fn the_main_job_trains_on_the_embedded_letters_and_heeds_sigterm() {
     assert_eq!(summary["samples"], samples, "samples in {summary}");
 }
 
+/// The path of a golden file, if it is there.
+fn golden(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden").join(name);
+    if !path.exists() {
+        // Past the test harness, which keeps what `eprintln!` says of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no golden run at {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A folder with `init.npz`, the weights that a golden run starts from.
+fn folder_with_init(golden: &Path, names: &[&str]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let in_golden: Vec<_> = names.iter().map(|name| format!("init_{name}")).collect();
+    let in_golden: Vec<_> = in_golden.iter().map(String::as_str).collect();
+    let arrays = read_float_arrays(golden, &in_golden).expect("the golden run can be read");
+    let weights: Vec<(&str, &[usize], &[f32])> =
+        names.iter().zip(&arrays).map(|(name, a)| (*name, &a.shape[..], &a.values[..])).collect();
+    write_float_arrays(&folder.path().join("init.npz"), &weights).expect("init.npz is written");
+    folder
+}
+
+#[test]
+fn the_golden_runs_of_the_cnn_are_reproduced() {
+    for name in ["cnn.npz", "cnn_l2.npz"] {
+        let Some(golden) = golden(name) else { continue };
+        let folder = folder_with_init(&golden, &["w0", "b0", "w1", "b1", "w2", "b2"]);
+        let integer = |name| integers(&golden, name)[0];
+        let float = |name| floats(&golden, name)[0];
+        let n = integers_shape(&golden, "labels") as i64;
+        let (batch, steps) = (integer("batch"), integer("steps"));
+        assert_eq!(n % batch, 0, "the minibatches of {name} cross the end of the data");
+        let line = format!(
+            "train cnn --data {} --split {n},0 --split-seed none --no-shuffle --init init.npz \
+             --hidden {} --batch {batch} --lr {} --l2 {} --epochs {} --history h.csv \
+             --steps-history s.csv",
+            golden.display(),
+            integer("units"),
+            float("lr"),
+            float("l2"),
+            steps / (n / batch),
+        );
+        assert_success(&run(folder.path(), &line));
+        let mut wrong = Vec::new();
+        let mut compare = |what: &str, ours: &str, wanted: f64, tolerance: f64| {
+            let ours: f64 = ours.parse().expect("a figure");
+            if (ours - wanted).abs() > tolerance {
+                wrong.push(format!("{name}, {what}: {ours} for {wanted}"));
+            }
+        };
+        let wanted = floats(&golden, "losses");
+        let ours = rows(&read(&folder, "s.csv"));
+        assert_eq!(ours.len(), wanted.len(), "steps of {name}");
+        for (row, wanted) in ours.iter().zip(wanted) {
+            compare(&format!("step {}", row[0]), &row[1], wanted, 5e-4 * wanted);
+        }
+        let last = rows(&read(&folder, "h.csv")).pop().expect("a last row");
+        let loss = float("whole_loss");
+        compare("the whole set's loss", &last[3], loss, 5e-4 * loss);
+        let sample = 100.01 / n as f64;
+        compare("the whole set's accuracy", &last[4], float("whole_accuracy"), sample);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
 #[test]
 fn the_golden_run_is_reproduced() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/golden/mlp.npz");
-    if !golden.exists() {
-        // Past the test harness, which keeps what `eprintln!` says of a test that passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no golden run at {}", golden.display());
-        return;
-    }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let names = ["init_w_h", "init_b_h", "init_w_o", "init_b_o", "history"];
-    let arrays = read_float_arrays(&golden, &names).expect("the golden run can be read");
-    let weights: Vec<(&str, &[usize], &[f32])> = names
-        .iter()
-        .zip(&arrays)
-        .take(4)
-        .map(|(name, a)| (name.trim_start_matches("init_"), &a.shape[..], &a.values[..]))
-        .collect();
-    write_float_arrays(&folder.path().join("init.npz"), &weights).expect("init.npz is written");
+    let Some(golden) = golden("mlp.npz") else { return };
+    let folder = folder_with_init(&golden, &["w_h", "b_h", "w_o", "b_o"]);
     let scalar = |name| integers(&golden, name);
     let split = scalar("split");
     let (lr, momentum) = (floats(&golden, "lr")[0], floats(&golden, "momentum")[0]);

@@ -1,17 +1,23 @@
 //! Every function of every kernel against its twin in `reference`, computed in `f64`, on given
 //! inputs. The bounds are those of the kernels' docs, each with its derivation where it takes one;
-//! [`TINY`] stands for the roundings of results below the normal range.
+//! [`TINY`] stands for the results below the normal range, which kernels flush to zero. The twins
+//! are given the inputs as kernels see them, without subnormals.
 
+use kernelet::kernels::adam::Adam;
+use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write};
+use kernelet::kernels::max_pool::Place;
 use kernelet::kernels::momentum::Momentum;
+use kernelet::kernels::relu_batch_norm::{Affine, Moments, Normalization};
 use kernelet::kernels::softmax_cross_entropy::Tally;
 use kernelet::kernels::{
-    cross_entropy, exp, gemm, linear, momentum, relu, softmax, softmax_cross_entropy,
+    adam, avg_pool, conv2d, cross_entropy, dropout, exp, gemm, linear, max_pool, momentum, relu,
+    relu_batch_norm, softmax, softmax_cross_entropy,
 };
 use kernelet::reference;
-use kernelet::shape::{LinearShape, MatrixShape};
+use kernelet::shape::{Conv2dShape, ImageShape, LinearShape, MatrixShape, PoolShape, Window};
 
-use super::{Checker, Expected, TINY, U, abs, narrow, ulp, widen};
+use super::{Checker, Expected, TINY, U, abs, flush, narrow, seen, ulp, widen};
 
 const WRITES: [Write; 2] = [Write::Overwrite, Write::Add];
 
@@ -25,12 +31,12 @@ fn destination(write: Write, content: &[f32]) -> Vec<f32> {
 
 /// C = or += A B with both operands as they are and transposed.
 pub fn gemm(checker: &mut Checker, shape: GemmShape, a: &[f32], b: &[f32], c: &[f32]) {
-    let (a64, b64) = (widen(a), widen(b));
+    let (a64, b64) = (seen(a), seen(b));
     for transposed in [(false, false), (false, true), (true, false), (true, true)] {
         for write in WRITES {
             let label = format!("gemm {shape:?} transposed {transposed:?} {write:?}");
             let before = destination(write, c);
-            let expected = product("c", shape, (&a64, &b64), transposed, write, &widen(&before));
+            let expected = product("c", shape, (&a64, &b64), transposed, write, &seen(&before));
             checker.case(&label, &[expected], |cpu| {
                 let operand =
                     |data, transposed| if transposed { Matrix::T(data) } else { Matrix::N(data) };
@@ -59,7 +65,7 @@ fn product(
     reference::gemm::gemm(shape, (&a, a_transposed), (&b, b_transposed), write, &mut bound);
     let k = shape.k as f64;
     let roundings = if write == Write::Add { k + 1.0 } else { k };
-    bound.iter_mut().for_each(|bound| *bound = roundings * U * *bound + k * TINY);
+    bound.iter_mut().for_each(|bound| *bound = roundings * U * *bound + (k + 1.0) * TINY);
     Expected::new(name, value, bound)
 }
 
@@ -79,14 +85,14 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
     let Linear { shape, x, w, b, dy, .. } = inputs;
     let shape = *shape;
     let LinearShape { rows, inputs: k, outputs } = shape;
-    let (x64, w64, b64, dy64) = (widen(x), widen(w), widen(b), widen(dy));
+    let (x64, w64, b64, dy64) = (seen(x), seen(w), seen(b), seen(dy));
 
     // A product and the rounding of the bias: (k + 1) 2^-24 (sum |x w| + |b|).
     let mut y64 = vec![f64::NAN; rows * outputs];
     let mut bound = y64.clone();
     reference::linear::forward(shape, &x64, &w64, &b64, &mut y64);
     reference::linear::forward(shape, &abs(&x64), &abs(&w64), &abs(&b64), &mut bound);
-    bound.iter_mut().for_each(|bound| *bound = (k as f64 + 1.0) * U * *bound + k as f64 * TINY);
+    bound.iter_mut().for_each(|bound| *bound = (k as f64 + 1.0) * (U * *bound + TINY));
     let expected = Expected::new("y", y64.clone(), bound.clone());
     checker.case(&format!("linear::forward {shape:?}"), &[expected], |cpu| {
         let mut y = vec![f32::NAN; rows * outputs];
@@ -115,7 +121,7 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
 
     let mut expected = product("dx", back, (&dy64, &w64), (false, true), Write::Overwrite, &nan);
     reference::linear::backward_input_relu(shape, &dy64, &w64, &x64, &mut expected.values);
-    for (bound, &x) in expected.bounds.iter_mut().zip(x) {
+    for (bound, &x) in expected.bounds.iter_mut().zip(&x64) {
         // What ReLU held back is zero, exactly.
         *bound = if x > 0.0 { *bound } else { 0.0 };
     }
@@ -127,7 +133,7 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
 
     for write in WRITES {
         let (dw, db) = (destination(write, &inputs.dw), destination(write, &inputs.db));
-        let (mut dw64, mut db64) = (widen(&dw), widen(&db));
+        let (mut dw64, mut db64) = (seen(&dw), seen(&db));
         let over_rows = GemmShape { m: k, k: rows, n: outputs };
         let mut expected_dw = product("dw", over_rows, (&x64, &dy64), (true, false), write, &dw64);
         let mut bound = abs(&db64);
@@ -142,10 +148,17 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
         );
         // Rows are summed 64 at a time, then the sums, then what was there.
         let roundings = (rows.min(64) + rows.div_ceil(64)) as f64;
-        bound.iter_mut().for_each(|bound| *bound *= roundings * U);
+        bound.iter_mut().for_each(|bound| *bound = roundings * (U * *bound + TINY));
         reference::linear::backward_weights(shape, &x64, &dy64, write, &mut dw64, &mut db64);
         expected_dw.values = dw64;
-        let expected = [expected_dw, Expected::new("db", db64, bound)];
+        let expected_db = || Expected::new("db", db64.clone(), bound.clone());
+        let label = format!("linear::column_sums {shape:?} {write:?}");
+        checker.case(&label, &[expected_db()], |cpu| {
+            let mut db = db.clone();
+            linear::column_sums(cpu, shape, dy, write, &mut db);
+            vec![widen(&db)]
+        });
+        let expected = [expected_dw, expected_db()];
         let label = format!("linear::backward_weights {shape:?} {write:?}");
         checker.case(&label, &expected, |cpu| {
             let (mut dw, mut db) = (dw.clone(), db.clone());
@@ -167,11 +180,11 @@ pub fn softmax_relative(shape: MatrixShape, x: &[f64]) -> Vec<f64> {
 }
 
 pub fn softmax(checker: &mut Checker, shape: MatrixShape, x: &[f32], dy: &[f32]) {
-    let x64 = widen(x);
+    let x64 = seen(x);
     let mut y64 = vec![f64::NAN; x.len()];
     reference::softmax::forward(shape, &x64, &mut y64);
     let relative = softmax_relative(shape, &x64);
-    // A subnormal e^(x - max) is 2 units off, a subnormal quotient another half.
+    // Lost below the normal range: e^(x - max), 1 / sum (never) and their product.
     let bound = y64.iter().zip(&relative).map(|(y, relative)| y * relative + 3.0 * TINY);
     let expected = Expected::new("y", y64.clone(), bound.collect());
     checker.case(&format!("softmax::forward {shape:?}"), &[expected], |cpu| {
@@ -183,7 +196,7 @@ pub fn softmax(checker: &mut Checker, shape: MatrixShape, x: &[f32], dy: &[f32])
     // dx = y (dy - dot): cols roundings in the dot product, one in the difference, one in the
     // product.
     let y = narrow(&y64);
-    let (y64, dy64) = (widen(&y), widen(dy));
+    let (y64, dy64) = (seen(&y), seen(dy));
     let mut dx64 = vec![f64::NAN; x.len()];
     reference::softmax::backward(shape, &y64, &dy64, &mut dx64);
     let cols = shape.cols.max(1);
@@ -214,7 +227,7 @@ pub fn softmax_cross_entropy(
     labels: &[u32],
     scale: f32,
 ) {
-    let logits64 = widen(logits);
+    let logits64 = seen(logits);
     let relative = softmax_relative(shape, &logits64);
     let mut dlogits64 = vec![f64::NAN; logits.len()];
     let tally = reference::softmax_cross_entropy::forward_backward(
@@ -262,7 +275,7 @@ pub fn softmax_cross_entropy(
     let p = narrow(&p64);
     let mut dlogits64 = vec![f64::NAN; logits.len()];
     let twin = reference::softmax_cross_entropy::backward::<f64>;
-    twin(shape, &widen(&p), labels, f64::from(scale), &mut dlogits64);
+    twin(shape, &seen(&p), labels, f64::from(scale), &mut dlogits64);
     let bound = dlogits64.iter().map(|dlogit| 2.0 * U * dlogit.abs() + TINY).collect();
     let expected = Expected::new("dlogits", dlogits64, bound);
     let label = format!("softmax_cross_entropy::backward {shape:?} scale {scale}");
@@ -280,7 +293,7 @@ pub fn cross_entropy(
     labels: &[u32],
     scale: f32,
 ) {
-    let p64 = widen(probabilities);
+    let p64 = seen(probabilities);
     // In f64 on both sides; only the order of the sum may differ.
     let tally = reference::cross_entropy::forward(shape, &p64, labels);
     let bounds = vec![1e-12 * tally.loss.abs(), 0.0, 0.0];
@@ -300,44 +313,41 @@ pub fn cross_entropy(
     });
 }
 
-/// Exact, down to the sign of zero.
+/// Exact, down to the sign of zero; what is copied may be a subnormal or zero.
 pub fn relu(checker: &mut Checker, x: &[f32], dy: &[f32]) {
     // The sign tells +0 from -0.
-    let with_signs = |y: &[f32]| vec![widen(y), y.iter().map(|&y| f64::from(y.signum())).collect()];
-    let expect = |y: &[f32]| {
-        let [values, signs] = with_signs(y).try_into().expect("two outputs");
-        [Expected::exact("values", values), Expected::exact("signs", signs)]
-    };
+    let signs = |y: &[f32]| y.iter().map(|&y| f64::from(y.signum())).collect::<Vec<_>>();
+    let expect = |y: &[f32]| [Expected::copies("values", y), Expected::exact("signs", signs(y))];
     let mut y = vec![f32::NAN; x.len()];
     reference::relu::forward(x, &mut y);
     checker.case(&format!("relu::forward of {}", x.len()), &expect(&y), |cpu| {
         let mut y = vec![f32::NAN; x.len()];
         relu::forward(cpu, x, &mut y);
-        with_signs(&y)
+        vec![widen(&y), signs(&y)]
     });
     let mut dx = vec![f32::NAN; x.len()];
-    reference::relu::backward(x, dy, &mut dx);
+    reference::relu::backward(&flush(x), dy, &mut dx);
     checker.case(&format!("relu::backward of {}", x.len()), &expect(&dx), |cpu| {
         let mut dx = vec![f32::NAN; x.len()];
         relu::backward(cpu, x, dy, &mut dx);
-        with_signs(&dx)
+        vec![widen(&dx), signs(&dx)]
     });
 }
 
 pub fn momentum(checker: &mut Checker, settings: Momentum, w: &[f32], v: &[f32], g: &[f32]) {
     let rate = f64::from(settings.learning_rate);
     let share = f64::from(settings.momentum);
-    let (mut w64, mut v64) = (widen(w), widen(v));
-    reference::momentum::update(rate, share, &mut w64, &mut v64, &widen(g));
+    let (mut w64, mut v64) = (seen(w), seen(v));
+    reference::momentum::update(rate, share, &mut w64, &mut v64, &seen(g));
     // v: a rounding each of both products and of their sum; w: v's error and one rounding.
     let v_bound: Vec<f64> = (v64.iter().zip(v).zip(g))
         .map(|((new, &v), &g)| {
             let products = (share * f64::from(v)).abs() + (rate * f64::from(g)).abs();
-            U * (products + new.abs()) + TINY
+            U * (products + new.abs()) + 3.0 * TINY
         })
         .collect();
     let w_bound =
-        w64.iter().zip(&v_bound).map(|(w, bound)| bound * (1.0 + U) + U * w.abs()).collect();
+        w64.iter().zip(&v_bound).map(|(w, bound)| bound * (1.0 + U) + U * w.abs() + TINY).collect();
     let expected = [
         Expected::new("v", v64, v_bound),
         Expected::new("w", w64, w_bound),
@@ -347,8 +357,10 @@ pub fn momentum(checker: &mut Checker, settings: Momentum, w: &[f32], v: &[f32],
         let (mut new_w, mut new_v) = (w.to_vec(), v.to_vec());
         momentum::update(cpu, settings, &mut new_w, &mut new_v, g);
         // Given the velocity, w is exact to the bit.
-        let wrong = (w.iter().zip(&new_v).zip(&new_w))
-            .filter(|((w, v), new)| **w - **v != **new && !new.is_nan())
+        let differences: Vec<f32> =
+            flush(w).iter().zip(flush(&new_v)).map(|(w, v)| w - v).collect();
+        let wrong = (flush(&differences).iter().zip(&new_w))
+            .filter(|(difference, new)| difference != new && !new.is_nan())
             .count();
         vec![widen(&new_v), widen(&new_w), vec![wrong as f64]]
     });
@@ -356,12 +368,595 @@ pub fn momentum(checker: &mut Checker, settings: Momentum, w: &[f32], v: &[f32],
 
 pub fn exp(checker: &mut Checker, x: &[f32]) {
     let mut y64 = vec![f64::NAN; x.len()];
-    reference::exp::forward(&widen(x), &mut y64);
-    let bound = y64.iter().map(|&y| exp::MAX_ERROR_ULPS * ulp(y)).collect();
+    reference::exp::forward(&seen(x), &mut y64);
+    let bound =
+        y64.iter().map(|&y| if y < TINY { TINY } else { exp::MAX_ERROR_ULPS * ulp(y) }).collect();
     let expected = Expected::new("y", y64, bound);
     checker.case(&format!("exp::forward of {}", x.len()), &[expected], |cpu| {
         let mut y = vec![f32::NAN; x.len()];
         exp::forward(cpu, x, &mut y);
         vec![widen(&y)]
+    });
+}
+
+/// The inputs of a convolution's forward and backward.
+pub struct Conv2d {
+    pub shape: Conv2dShape,
+    pub x: Vec<f32>,
+    pub w: Vec<f32>,
+    pub b: Vec<f32>,
+    pub dy: Vec<f32>,
+    /// What dw and db are added to.
+    pub dw: Vec<f32>,
+    pub db: Vec<f32>,
+}
+
+pub fn conv2d(checker: &mut Checker, inputs: &Conv2d) {
+    let Conv2d { shape, x, w, b, dy, .. } = inputs;
+    let shape = *shape;
+    let Conv2dShape { window, filters, .. } = shape;
+    let (x64, w64, b64, dy64) = (seen(x), seen(w), seen(b), seen(dy));
+    let roundings = |terms: usize, sums: Vec<f64>| -> Vec<f64> {
+        sums.iter().map(|sum| terms as f64 * (U * sum + TINY)).collect()
+    };
+
+    // A product of as many terms as there are taps, and the rounding of the bias:
+    // (taps + 1) 2^-24 (sum |x w| + |b|).
+    let mut y64 = vec![f64::NAN; dy.len()];
+    let mut sums = y64.clone();
+    reference::conv2d::forward(shape, &x64, &w64, &b64, &mut y64);
+    reference::conv2d::forward(shape, &abs(&x64), &abs(&w64), &abs(&b64), &mut sums);
+    let bound = roundings(shape.taps() + 1, sums);
+    let expected = Expected::new("y", y64.clone(), bound.clone());
+    checker.case(&format!("conv2d::forward {shape:?}"), &[expected], |cpu| {
+        let mut y = vec![f32::NAN; dy.len()];
+        conv2d::forward(cpu, shape, x, w, b, &mut y);
+        vec![widen(&y)]
+    });
+
+    // ReLU brings no two numbers further apart.
+    reference::conv2d::forward_relu(shape, &x64, &w64, &b64, &mut y64);
+    let expected = Expected::new("y", y64.clone(), bound.clone());
+    checker.case(&format!("conv2d::forward_relu {shape:?}"), &[expected], |cpu| {
+        let mut y = vec![f32::NAN; dy.len()];
+        conv2d::forward_relu(cpu, shape, x, w, b, &mut y);
+        vec![widen(&y)]
+    });
+
+    // Errors e of y move its mean by their mean, and its variance by at most
+    // 2 deviation rms(e) + rms(e)^2. An infinite sum has no error, whatever ReLU makes of it.
+    let moments = reference::conv2d::forward_relu_moments(shape, &x64, &w64, &b64, &mut y64);
+    let (mut mean_bound, mut variance_bound) = moments_bounds(&moments);
+    let pixels = shape.output().pixels();
+    for filter in 0..filters {
+        let of_filter = || bound.iter().skip(filter).step_by(filters).filter(|e| e.is_finite());
+        let rms = (of_filter().map(|e| e * e).sum::<f64>() / pixels.rows as f64).sqrt();
+        mean_bound[filter] += of_filter().sum::<f64>() / pixels.rows as f64;
+        variance_bound[filter] += 2.0 * moments.variance[filter].sqrt() * rms + rms * rms;
+    }
+    let expected = [
+        Expected::new("y", y64, bound),
+        Expected::new("mean", poison(&of_nothing(pixels, &moments.mean, 0.0)), mean_bound),
+        Expected::new("variance", poison(&moments.variance), variance_bound),
+        // Without filters there is nothing to count.
+        Expected::exact("count", vec![if filters == 0 { 0.0 } else { pixels.rows as f64 }]),
+    ];
+    checker.case(&format!("conv2d::forward_relu_moments {shape:?}"), &expected, |cpu| {
+        let mut y = vec![f32::NAN; dy.len()];
+        let mut moments = Moments::new(filters);
+        conv2d::forward_relu_moments(cpu, shape, x, w, b, &mut y, &mut moments);
+        let [mean, variance, count] = moments_values(&moments);
+        vec![widen(&y), mean, variance, count]
+    });
+
+    // A product of as many terms as there are filters, for every window that the element is in.
+    let mut dx64 = vec![f64::NAN; x.len()];
+    let mut sums = dx64.clone();
+    reference::conv2d::backward_input(shape, &dy64, &w64, &mut dx64);
+    reference::conv2d::backward_input(shape, &abs(&dy64), &abs(&w64), &mut sums);
+    let expected = Expected::new("dx", dx64, roundings(filters + overlap(window), sums));
+    checker.case(&format!("conv2d::backward_input {shape:?}"), &[expected], |cpu| {
+        let mut dx = vec![f32::NAN; x.len()];
+        conv2d::backward_input(cpu, shape, dy, w, &mut dx);
+        vec![widen(&dx)]
+    });
+
+    // dw: a product per window, and what was there. db: sums over rows of dy, their sum, and what
+    // was there.
+    let width = shape.output().width.max(1);
+    let db_roundings = width + pixels.rows / width + 1;
+    for write in WRITES {
+        let (dw, db) = (destination(write, &inputs.dw), destination(write, &inputs.db));
+        let (mut dw64, mut db64) = (seen(&dw), seen(&db));
+        let (mut dw_sums, mut db_sums) = (abs(&dw64), abs(&db64));
+        let twin = reference::conv2d::backward_weights::<f64>;
+        twin(shape, &x64, &dy64, write, &mut dw64, &mut db64);
+        twin(shape, &abs(&x64), &abs(&dy64), write, &mut dw_sums, &mut db_sums);
+        let expected = [
+            Expected::new("dw", dw64, roundings(pixels.rows + 1, dw_sums)),
+            Expected::new("db", db64, roundings(db_roundings, db_sums)),
+        ];
+        let label = format!("conv2d::backward_weights {shape:?} {write:?}");
+        checker.case(&label, &expected, |cpu| {
+            let (mut dw, mut db) = (dw.clone(), db.clone());
+            conv2d::backward_weights(cpu, shape, x, dy, write, &mut dw, &mut db);
+            vec![widen(&dw), widen(&db)]
+        });
+    }
+}
+
+/// Whether a mean is infinite or NaN depends on the order in which it is taken, that it is one of
+/// them does not.
+fn poison(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|&value| if value.is_finite() { value } else { f64::NAN }).collect()
+}
+
+/// The moments of no pixels at all are `nothing`, which the twins do not care for.
+fn of_nothing(pixels: MatrixShape, values: &[f64], nothing: f64) -> Vec<f64> {
+    if pixels.rows == 0 { vec![nothing; values.len()] } else { values.to_vec() }
+}
+
+fn moments_values(moments: &Moments) -> [Vec<f64>; 3] {
+    let variance: Vec<f64> = (0..moments.mean().len()).map(|c| moments.variance(c)).collect();
+    [poison(moments.mean()), poison(&variance), vec![moments.count() as f64]]
+}
+
+/// How far off mean and variance may be, whatever the number of pixels: 64 u of the mean, a sum
+/// of non-negative numbers; 64 u of the variance, and what a rounded mean does to deviations that
+/// are taken from it, 16 u of mean times deviation and the square of the mean's error. (A mean of
+/// squares less the square of the mean would be off by roundings of that square.)
+fn moments_bounds(moments: &reference::relu_batch_norm::Moments<f64>) -> (Vec<f64>, Vec<f64>) {
+    let mean = moments.mean.iter().map(|mean| 64.0 * U * mean + TINY).collect();
+    let variance = (moments.mean.iter().zip(&moments.variance))
+        .map(|(mean, variance)| {
+            let with_mean = 16.0 * U * mean * variance.sqrt() + (64.0 * U * mean).powi(2);
+            64.0 * U * variance + with_mean + TINY
+        })
+        .collect();
+    (mean, variance)
+}
+
+/// The moments of `x`, in one go and merged from a third and the rest.
+pub fn moments(checker: &mut Checker, shape: MatrixShape, x: &[f32]) {
+    let MatrixShape { rows, cols } = shape;
+    let mut r = vec![f32::NAN; x.len()];
+    reference::relu::forward(x, &mut r);
+    let mut r64 = vec![f64::NAN; x.len()];
+    let moments = reference::relu_batch_norm::forward_moments(shape, &seen(x), &mut r64);
+    let (mean_bound, variance_bound) = moments_bounds(&moments);
+    let mean = poison(&of_nothing(shape, &moments.mean, 0.0));
+    let expected = [
+        Expected::copies("r", &r),
+        Expected::new("mean", mean, mean_bound),
+        Expected::new("variance", poison(&moments.variance), variance_bound),
+        Expected::exact("count", vec![if cols == 0 { 0.0 } else { rows as f64 }]),
+    ];
+    for split in [0, rows / 3] {
+        let label = format!("relu_batch_norm::forward_moments {shape:?} from {split}");
+        checker.case(&label, &expected, |cpu| {
+            let mut r = vec![f32::NAN; x.len()];
+            let mut moments = Moments::new(cols);
+            let (x, r_parts) = (x.split_at(split * cols), r.split_at_mut(split * cols));
+            for (rows, x, r) in [(split, x.0, r_parts.0), (rows - split, x.1, r_parts.1)] {
+                let shape = MatrixShape { rows, cols };
+                relu_batch_norm::forward_moments(cpu, shape, x, r, &mut moments);
+            }
+            let [mean, variance, count] = moments_values(&moments);
+            vec![widen(&r), mean, variance, count]
+        });
+    }
+}
+
+/// The inputs of a normalisation's forward and backward.
+pub struct Norm {
+    pub shape: MatrixShape,
+    /// What ReLU leaves.
+    pub r: Vec<f32>,
+    pub normalization: Normalization,
+    pub scale: Vec<f32>,
+    pub offset: Vec<f32>,
+    pub dy: Vec<f32>,
+}
+
+fn widen_normalization(
+    normalization: &Normalization,
+) -> reference::relu_batch_norm::Normalization<f64> {
+    let Normalization { mean, inv_deviation } = normalization;
+    reference::relu_batch_norm::Normalization {
+        mean: seen(mean),
+        inv_deviation: seen(inv_deviation),
+    }
+}
+
+/// 4 u (|scale| (|r| + |mean|) inv_deviation + |offset|), where factor is scale inv_deviation.
+fn normalize_bound(r: f64, mean: f64, factor: f64, offset: f64) -> f64 {
+    let parts = (r.abs() + mean.abs()) * factor.abs() + offset.abs();
+    4.0 * U * parts + (3.0 + factor.abs()) * TINY
+}
+
+pub fn normalize(checker: &mut Checker, inputs: &Norm) {
+    let Norm { shape, r, normalization, scale, offset, dy } = inputs;
+    let shape = *shape;
+    let cols = shape.cols;
+    let (r64, dy64, norm64) = (seen(r), seen(dy), widen_normalization(normalization));
+    let (scale64, offset64) = (seen(scale), seen(offset));
+    for with_affine in [false, true] {
+        let affine = reference::relu_batch_norm::Affine { scale: &scale64, offset: &offset64 };
+        let affine = with_affine.then_some(affine);
+        let mut y64 = vec![f64::NAN; r.len()];
+        let twin = reference::relu_batch_norm::forward_normalize::<f64>;
+        twin(shape, &r64, &norm64, affine, &mut y64);
+        let factor = |c: usize| norm64.inv_deviation[c] * affine.map_or(1.0, |a| a.scale[c]);
+        let bound = (r64.iter().enumerate())
+            .map(|(at, &r)| {
+                let c = at % cols;
+                let offset = affine.map_or(0.0, |affine| affine.offset[c]);
+                normalize_bound(r, norm64.mean[c], factor(c), offset)
+            })
+            .collect();
+        let expected = Expected::new("y", y64, bound);
+        let label = format!("relu_batch_norm::forward_normalize {shape:?} affine {with_affine}");
+        checker.case(&label, &[expected], |cpu| {
+            let affine = with_affine.then_some(Affine { scale, offset });
+            let mut y = vec![f32::NAN; r.len()];
+            relu_batch_norm::forward_normalize(cpu, shape, r, normalization, affine, &mut y);
+            vec![widen(&y)]
+        });
+
+        let scale64 = with_affine.then_some(&scale64[..]);
+        let expected = backward_expected(shape, (&r64, &norm64, scale64), &dy64, &abs(&dy64));
+        let label = format!("relu_batch_norm::backward {shape:?} scale {with_affine}");
+        checker.case(&label, &expected, |cpu| {
+            let mut dx = vec![f32::NAN; r.len()];
+            let (mut dscale, mut doffset) = (vec![f32::NAN; cols], vec![f32::NAN; cols]);
+            let scale = with_affine.then_some(&scale[..]);
+            let backward = relu_batch_norm::backward;
+            let gradients = (&mut dx, &mut dscale, &mut doffset);
+            let (dx, dscale, doffset) = gradients;
+            backward(cpu, shape, r, normalization, scale, dy, dx, dscale, doffset);
+            [dx, dscale, doffset].map(|values| widen(values)).to_vec()
+        });
+    }
+}
+
+/// dx, dscale and doffset, with the bound `(96 + rows / 2^14) u` of every term's magnitude.
+/// `dy_abs` is at least as large as every part that dy was added up from.
+fn backward_expected(
+    shape: MatrixShape,
+    (r, normalization, scale): (
+        &[f64],
+        &reference::relu_batch_norm::Normalization<f64>,
+        Option<&[f64]>,
+    ),
+    dy: &[f64],
+    dy_abs: &[f64],
+) -> [Expected; 3] {
+    let MatrixShape { rows, cols } = shape;
+    let mut dx = vec![f64::NAN; r.len()];
+    let (mut dscale, mut doffset) = (vec![f64::NAN; cols], vec![f64::NAN; cols]);
+    let twin = reference::relu_batch_norm::backward::<f64>;
+    twin(shape, r, normalization, scale, dy, &mut dx, &mut dscale, &mut doffset);
+
+    let roundings = 96.0 + rows as f64 / f64::from(1 << 14);
+    let normal = |at: usize| {
+        let c = at % cols;
+        (r[at].abs() + normalization.mean[c].abs()) * normalization.inv_deviation[c].abs()
+    };
+    let (mut dscale_sum, mut doffset_sum) = (vec![0.0; cols], vec![0.0; cols]);
+    for at in 0..r.len() {
+        dscale_sum[at % cols] += dy_abs[at] * normal(at);
+        doffset_sum[at % cols] += dy_abs[at];
+    }
+    let tiny = (rows as f64 + 8.0) * TINY;
+    let dx_bound = (0..r.len())
+        .map(|at| {
+            let c = at % cols;
+            let factor =
+                (scale.map_or(1.0, |scale| scale[c]) * normalization.inv_deviation[c]).abs();
+            let means = (doffset_sum[c] + normal(at) * dscale_sum[c]) / rows as f64;
+            let roundings = roundings * U * factor * (dy_abs[at] + means);
+            // What ReLU held back is zero, exactly.
+            if r[at] > 0.0 { roundings + tiny * (1.0 + factor) * (1.0 + normal(at)) } else { 0.0 }
+        })
+        .collect();
+    let bounds = |sums: Vec<f64>| sums.iter().map(|sum| roundings * U * sum + tiny).collect();
+    [
+        Expected::new("dx", dx, dx_bound),
+        Expected::new("dscale", dscale, bounds(dscale_sum)),
+        Expected::new("doffset", doffset, bounds(doffset_sum)),
+    ]
+}
+
+/// Whether `argmax` names, for every window and channel, an element that is within twice its
+/// bound of the largest, and of those that are equal in `x` the first. `y` holds the values that
+/// are compared, and how far off each may be.
+fn wrong_places(shape: PoolShape, x: &[f32], y: &[(f64, f64)], argmax: &[u8]) -> usize {
+    let PoolShape { input, window } = shape;
+    let channels = input.channels;
+    let mut wrong = 0;
+    for (output, argmax) in argmax.chunks_exact(channels.max(1)).enumerate() {
+        let places: Vec<_> = places(input, window, output).collect();
+        for (channel, argmax) in argmax.iter().enumerate() {
+            let of = |pixel: usize| pixel * channels + channel;
+            let chosen = places.iter().find(|(place, _)| *place == usize::from(*argmax));
+            let right = chosen.is_some_and(|&(place, pixel)| {
+                let (value, bound) = y[of(pixel)];
+                places.iter().all(|&(other_place, other)| {
+                    let (other_value, other_bound) = y[of(other)];
+                    let tie_before = other_place < place && x[of(other)] == x[of(pixel)];
+                    !tie_before && value + 2.0 * bound >= other_value - 2.0 * other_bound
+                })
+            });
+            wrong += usize::from(!right);
+        }
+    }
+    wrong
+}
+
+/// The elements of a window inside its image: place and pixel.
+fn places(
+    input: ImageShape,
+    window: Window,
+    output: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let ImageShape { height, width, .. } = input;
+    let [rows, columns] = window.count(height, width);
+    let [above, left] = window.padding_before(height, width);
+    let (image, at) = (output / (rows * columns), output % (rows * columns));
+    (0..window.area()).filter_map(move |place| {
+        let y = at / columns * window.stride[0] + place / window.size[1];
+        let x = at % columns * window.stride[1] + place % window.size[1];
+        let inside = (above..above + height).contains(&y) && (left..left + width).contains(&x);
+        inside.then(|| (place, (image * height + y - above) * width + x - left))
+    })
+}
+
+/// The inputs of a normalisation and a pool in one.
+pub struct NormMaxPool {
+    pub shape: PoolShape,
+    /// What ReLU leaves.
+    pub r: Vec<f32>,
+    pub normalization: Normalization,
+    pub dy: Vec<f32>,
+}
+
+pub fn normalize_max_pool(checker: &mut Checker, inputs: &NormMaxPool) {
+    let NormMaxPool { shape, r, normalization, dy } = inputs;
+    let shape = *shape;
+    let channels = shape.input.channels;
+    let pixels = shape.input.pixels();
+    let (r64, dy64, norm64) = (seen(r), seen(dy), widen_normalization(normalization));
+
+    let mut normal = vec![f64::NAN; r.len()];
+    reference::relu_batch_norm::forward_normalize(pixels, &r64, &norm64, None, &mut normal);
+    let bounds: Vec<f64> = (r64.iter().enumerate())
+        .map(|(at, &r)| {
+            let c = at % channels;
+            normalize_bound(r, norm64.mean[c], norm64.inv_deviation[c], 0.0)
+        })
+        .collect();
+    let (mut y64, mut argmax) = (vec![f64::NAN; dy.len()], vec![u8::MAX; dy.len()]);
+    let twin = reference::relu_batch_norm::forward_normalize_max_pool::<f64>;
+    twin(shape, &r64, &norm64, &mut y64, &mut argmax);
+    // The largest of numbers that are each off by at most so much.
+    let mut bound = vec![0.0; dy.len()];
+    for (output, bound) in bound.chunks_exact_mut(channels.max(1)).enumerate() {
+        for (_, pixel) in places(shape.input, shape.window, output) {
+            for (channel, bound) in bound.iter_mut().enumerate() {
+                *bound = f64::max(*bound, bounds[pixel * channels + channel]);
+            }
+        }
+    }
+    let y = narrow(&y64);
+    let expected = [Expected::new("y", y64, bound), Expected::exact("wrong places", vec![0.0])];
+    let finite = normal.iter().all(|y| y.is_finite());
+    let normal: Vec<_> = normal.into_iter().zip(bounds).collect();
+    let label = format!("relu_batch_norm::forward_normalize_max_pool {shape:?}");
+    checker.case(&label, &expected, |cpu| {
+        let (mut y, mut argmax) = (vec![f32::NAN; dy.len()], vec![u8::MAX; dy.len()]);
+        let forward = relu_batch_norm::forward_normalize_max_pool;
+        forward(cpu, shape, r, normalization, &mut y, &mut argmax);
+        let wrong = if finite { wrong_places(shape, &flush(r), &normal, &argmax) } else { 0 };
+        vec![widen(&y), vec![wrong as f64]]
+    });
+
+    if r.iter().any(|r| !r.is_finite()) {
+        // The twin multiplies what is not pooled with zero, which makes NaN of it; the kernel does
+        // not look at it.
+        return;
+    }
+    let (mut dnormal, mut dnormal_abs) = (vec![f64::NAN; r.len()], vec![f64::NAN; r.len()]);
+    reference::max_pool::backward(shape, &argmax, &dy64, &mut dnormal);
+    reference::max_pool::backward(shape, &argmax, &abs(&dy64), &mut dnormal_abs);
+    // Where windows overlap, several dy add up first.
+    let overlap = overlap(shape.window) as f64;
+    dnormal_abs.iter_mut().for_each(|dy| *dy *= overlap);
+    let [dx, ..] = backward_expected(pixels, (&r64, &norm64, None), &dnormal, &dnormal_abs);
+    let label = format!("relu_batch_norm::backward_max_pool {shape:?}");
+    checker.case(&label, &[dx], |cpu| {
+        let mut dx = vec![f32::NAN; r.len()];
+        let backward = relu_batch_norm::backward_max_pool;
+        backward(cpu, shape, r, normalization, &y, &argmax, dy, &mut dx);
+        vec![widen(&dx)]
+    });
+}
+
+/// Most windows that an element can lie in.
+fn overlap(window: Window) -> usize {
+    window.size[0].div_ceil(window.stride[0]) * window.size[1].div_ceil(window.stride[1])
+}
+
+/// Exact, subnormals as zero, but for sums of several dy where windows overlap.
+pub fn max_pool<P: Place>(checker: &mut Checker, shape: PoolShape, x: &[f32], dy: &[f32]) {
+    let kind = std::any::type_name::<P>();
+    let none = || vec![P::new(0); dy.len()];
+    let (mut y, mut places) = (vec![f32::NAN; dy.len()], none());
+    reference::max_pool::forward(shape, &flush(x), &mut y, &mut places);
+    let numbers = |argmax: &[P]| argmax.iter().map(|p| p.index() as f64).collect::<Vec<_>>();
+    let expected = [Expected::exact("y", widen(&y)), Expected::exact("argmax", numbers(&places))];
+    checker.case(&format!("max_pool::forward {shape:?} {kind}"), &expected, |cpu| {
+        let (mut y, mut argmax) = (vec![f32::NAN; dy.len()], none());
+        max_pool::forward(cpu, shape, x, &mut y, &mut argmax);
+        vec![widen(&y), numbers(&argmax)]
+    });
+
+    let (mut dx64, mut sums) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
+    reference::max_pool::backward(shape, &places, &seen(dy), &mut dx64);
+    reference::max_pool::backward(shape, &places, &abs(&seen(dy)), &mut sums);
+    let additions = (overlap(shape.window) - 1) as f64;
+    // A dy below the normal range may be lost.
+    let bound = sums.iter().map(|sum| additions * U * sum + TINY).collect();
+    let expected = Expected::new("dx", dx64, bound);
+    checker.case(&format!("max_pool::backward {shape:?} {kind}"), &[expected], |cpu| {
+        let mut dx = vec![f32::NAN; x.len()];
+        max_pool::backward(cpu, shape, &places, dy, &mut dx);
+        vec![widen(&dx)]
+    });
+}
+
+pub fn avg_pool(checker: &mut Checker, shape: PoolShape, x: &[f32], dy: &[f32]) {
+    let area = shape.window.area() as f64;
+    // A sum, and the rounding of its division.
+    let (mut y64, mut sums) = (vec![f64::NAN; dy.len()], vec![f64::NAN; dy.len()]);
+    reference::avg_pool::forward(shape, &seen(x), &mut y64);
+    reference::avg_pool::forward(shape, &abs(&seen(x)), &mut sums);
+    let bound = sums.iter().map(|sum| (area + 1.0) * (U * sum + TINY)).collect();
+    let expected = Expected::new("y", y64, bound);
+    checker.case(&format!("avg_pool::forward {shape:?}"), &[expected], |cpu| {
+        let mut y = vec![f32::NAN; dy.len()];
+        avg_pool::forward(cpu, shape, x, &mut y);
+        vec![widen(&y)]
+    });
+
+    let (mut dx64, mut sums) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
+    reference::avg_pool::backward(shape, &seen(dy), &mut dx64);
+    reference::avg_pool::backward(shape, &abs(&seen(dy)), &mut sums);
+    let roundings = overlap(shape.window) as f64 + 1.0;
+    let bound = sums.iter().map(|sum| roundings * (U * sum + TINY)).collect();
+    let expected = Expected::new("dx", dx64, bound);
+    checker.case(&format!("avg_pool::backward {shape:?}"), &[expected], |cpu| {
+        let mut dx = vec![f32::NAN; x.len()];
+        avg_pool::backward(cpu, shape, dy, &mut dx);
+        vec![widen(&dx)]
+    });
+}
+
+/// What is dropped is zero exactly; what is kept has the rounding of a division.
+pub fn dropout(checker: &mut Checker, settings: Dropout, x: &[f32]) {
+    let mut x64 = seen(x);
+    reference::dropout::forward_in_place(settings, &mut x64);
+    let bound = (x64.iter().zip(x))
+        // Zero where x is not: dropped.
+        .map(|(y, x)| if *y == 0.0 && x.is_normal() { 0.0 } else { U * y.abs() + TINY })
+        .collect::<Vec<_>>();
+    let expected = || [Expected::new("x", x64.clone(), bound.clone())];
+    checker.case(&format!("dropout::forward of {} {settings:?}", x.len()), &expected(), |cpu| {
+        let mut x = x.to_vec();
+        dropout::forward_in_place(cpu, settings, &mut x);
+        vec![widen(&x)]
+    });
+    checker.case(&format!("dropout::backward of {} {settings:?}", x.len()), &expected(), |cpu| {
+        let mut x = x.to_vec();
+        dropout::backward_in_place(cpu, settings, &mut x);
+        vec![widen(&x)]
+    });
+}
+
+/// What Adam updates.
+#[derive(Clone)]
+pub struct Weights {
+    pub w: Vec<f32>,
+    pub m: Vec<f32>,
+    pub v: Vec<f32>,
+}
+
+impl Weights {
+    fn outputs(&self, squares: f64) -> Vec<Vec<f64>> {
+        vec![widen(&self.w), widen(&self.m), widen(&self.v), vec![squares]]
+    }
+}
+
+/// How far off an update may be, from one rounding per operation:
+/// - g' = g + l2 w, which is off by `g_bound` already, by those of the product and of the sum;
+/// - m and v by what g' does to them, and by the difference, the product and the sum;
+/// - w by what both do to m / (sqrt(v) + epsilon), and by the roundings of the rate, the root, the
+///   sum, the quotient, the product and the difference.
+fn adam_expected(
+    settings: Adam,
+    step: u64,
+    before: &Weights,
+    g: &[f64],
+    g_bound: &[f64],
+) -> [Expected; 4] {
+    let (w0, m0, v0) = (seen(&before.w), seen(&before.m), seen(&before.v));
+    let (mut w, mut m, mut v) = (w0.clone(), m0.clone(), v0.clone());
+    let squares = reference::adam::update(settings, step, &mut w, &mut m, &mut v, g);
+    let Adam { beta1, beta2, epsilon, l2, .. } = settings;
+    let [rest1, rest2] = [beta1, beta2].map(|beta| 1.0 - f64::from(beta));
+    let (epsilon, l2) = (f64::from(epsilon), f64::from(l2));
+    let rate = reference::adam::rate(settings, step).abs();
+    let [mut w_bound, mut m_bound, mut v_bound] = [(); 3].map(|()| vec![0.0; w.len()]);
+    for i in 0..w.len() {
+        let penalty = (l2 * w0[i]).abs();
+        let g_new = (g[i] + l2 * w0[i]).abs();
+        let g_off = g_bound[i] + U * (penalty + g_new) + 2.0 * TINY;
+
+        let m_change = rest1 * (g_new + m0[i].abs());
+        m_bound[i] = rest1 * g_off + U * (2.0 * m_change + m[i].abs()) + 2.0 * TINY;
+
+        let square_off = (2.0 * g_new + g_off) * g_off + U * g_new * g_new + TINY;
+        let v_change = rest2 * (g_new * g_new + v0[i].abs());
+        v_bound[i] = rest2 * square_off + U * (2.0 * v_change + v[i].abs()) + 2.0 * TINY;
+
+        let root = v[i].sqrt();
+        let root_off = f64::min(v_bound[i] / root, v_bound[i].sqrt()) + U * root;
+        let denominator = root + epsilon;
+        let denominator_off = root_off + U * denominator;
+        let least = f64::max(denominator - denominator_off, epsilon * (1.0 - 2.0 * U));
+        let quotient = m[i].abs() / denominator;
+        let step = rate * quotient;
+        let step_off = (rate * (m_bound[i] + quotient * denominator_off) + TINY) / least;
+        w_bound[i] = step_off + 4.0 * U * (step + step_off) + U * w[i].abs() + 2.0 * TINY;
+    }
+    [
+        Expected::new("w", w, w_bound),
+        Expected::new("m", m, m_bound),
+        Expected::new("v", v, v_bound),
+        Expected::new("sum of squares", vec![squares], vec![1e-6 * squares + TINY]),
+    ]
+}
+
+pub fn adam(checker: &mut Checker, settings: Adam, step: u64, before: &Weights, g: &[f32]) {
+    let expected = adam_expected(settings, step, before, &seen(g), &vec![0.0; g.len()]);
+    let label = format!("adam::update number {step} of {} {settings:?}", g.len());
+    checker.case(&label, &expected, |cpu| {
+        let mut now = before.clone();
+        let Weights { w, m, v } = &mut now;
+        let squares = adam::update(cpu, settings, step, w, m, v, g);
+        now.outputs(squares)
+    });
+}
+
+/// The layer's weight gradient, with its bound, fed to Adam.
+pub fn linear_adam(
+    checker: &mut Checker,
+    shape: LinearShape,
+    (x, dy): (&[f32], &[f32]),
+    settings: Adam,
+    step: u64,
+    before: &Weights,
+) {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let over_rows = GemmShape { m: inputs, k: rows, n: outputs };
+    let nan = vec![f64::NAN; inputs * outputs];
+    let (x64, dy64) = (seen(x), seen(dy));
+    let g = product("dw", over_rows, (&x64, &dy64), (true, false), Write::Overwrite, &nan);
+    let expected = adam_expected(settings, step, before, &g.values, &g.bounds);
+    let label = format!("linear::backward_weights_adam number {step} {shape:?} {settings:?}");
+    checker.case(&label, &expected, |cpu| {
+        let mut now = before.clone();
+        let Weights { w, m, v } = &mut now;
+        let squares = linear::backward_weights_adam(cpu, shape, x, dy, settings, step, w, m, v);
+        now.outputs(squares)
     });
 }

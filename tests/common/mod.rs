@@ -19,9 +19,9 @@ use rand::{RngExt, SeedableRng};
 /// Half a unit in the last place of 1: a rounding changes a number by at most this share.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
 
-/// The smallest subnormal: a rounding below the normal range changes a number by at most half of
-/// this.
-pub const TINY: f64 = f32::from_bits(1) as f64;
+/// The smallest normal number: kernels flush what is smaller to zero, so a rounding below the
+/// normal range changes a number by less than this.
+pub const TINY: f64 = f32::MIN_POSITIVE as f64;
 
 /// From here on rounding to `f32` gives infinity.
 const OVERFLOW: f64 = f32::MAX as f64 + (1u128 << 103) as f64;
@@ -137,6 +137,16 @@ pub fn widen(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
+/// The numbers as kernels see them: subnormals count as zero, with their sign.
+pub fn flush(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| if x.is_subnormal() { 0.0f32.copysign(x) } else { x }).collect()
+}
+
+/// The numbers as kernels see them, as `f64`: what the twins are given.
+pub fn seen(x: &[f32]) -> Vec<f64> {
+    widen(&flush(x))
+}
+
 /// The nearest `f32`s.
 pub fn narrow(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&x| x as f32).collect()
@@ -164,6 +174,12 @@ impl Expected {
     pub fn new(name: &'static str, values: Vec<f64>, bounds: Vec<f64>) -> Self {
         assert_eq!(values.len(), bounds.len(), "{name}: as many bounds as values");
         Self { name, values, bounds }
+    }
+
+    /// Nothing but the values will do, and for subnormals zero: a kernel that copies may keep them.
+    pub fn copies(name: &'static str, values: &[f32]) -> Self {
+        let lost = |value: &f32| if value.is_subnormal() { f64::from(value.abs()) } else { 0.0 };
+        Self { name, values: seen(values), bounds: values.iter().map(lost).collect() }
     }
 
     /// Nothing but the exact values will do.

@@ -1,4 +1,4 @@
-//! Matrix products on the shapes of the study's MLP and on awkward ones.
+//! Matrix products on the shapes of the study's MLP and CNN and on awkward ones.
 
 mod common;
 
@@ -7,12 +7,15 @@ use kernelet::kernels::gemm::{GemmShape, Matrix, Write, gemm};
 use kernelet::reference;
 
 /// Name, m, k, n, whether A and B are transposed.
-const SHAPES: [(&str, usize, usize, usize, bool, bool); 7] = [
+const SHAPES: [(&str, usize, usize, usize, bool, bool); 10] = [
     ("mlp_forward", 1024, 784, 1000, false, false),
     ("mlp_dw_h", 784, 1024, 1000, true, false),
     ("mlp_output", 1024, 1000, 10, false, false),
     ("mlp_dw_o", 1000, 1024, 10, true, false),
     ("mlp_delta_h", 1024, 10, 1000, false, true),
+    ("cnn_forward", 32, 6272, 784, false, false),
+    ("cnn_dx", 32, 784, 6272, false, true),
+    ("cnn_dw", 6272, 32, 784, true, false),
     ("square_256", 256, 256, 256, false, false),
     ("odd_97", 97, 101, 103, true, true),
 ];

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use kernelet::Error;
 
 use crate::args::{CnnOptions, MlpOptions, TrainOptions};
-use crate::curves;
+use crate::charts::Figure;
+
+/// The figures of a run, which [`charts::of_run`](crate::charts::of_run) draws.
+const CURVES: [&str; 2] = ["loss", "accuracy"];
 
 /// Where the files of a run go.
 pub struct Files {
@@ -38,7 +41,12 @@ impl Files {
             history: place(options, &options.history, "history.csv"),
             steps,
             summary: place(options, &options.summary, "summary.json"),
-            curves: options.out.as_deref().map_or_else(Vec::new, curves::paths),
+            curves: options
+                .out
+                .iter()
+                .flat_map(|folder| CURVES.map(|name| Figure::paths(name, folder)))
+                .flatten()
+                .collect(),
         };
         let mut taken: Vec<_> = options.data.iter().map(|path| resolve(path)).collect();
         for path in files.all() {

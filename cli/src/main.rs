@@ -2,7 +2,7 @@
 //! embedded letters and shows the result.
 
 mod args;
-mod curves;
+mod charts;
 mod files;
 mod history;
 mod info;

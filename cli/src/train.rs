@@ -17,7 +17,7 @@ use crate::files::Files;
 use crate::output::{count, name};
 use crate::progress::Progress;
 use crate::run::{Network, Run, Seconds};
-use crate::{Done, curves, history, interrupt, output, report, summary};
+use crate::{Done, charts, history, interrupt, output, report, summary};
 
 /// Hidden units where neither `--hidden` nor `--init` says otherwise.
 const MLP_HIDDEN: usize = 1000;
@@ -117,7 +117,9 @@ fn finish(run: &Run) -> Result<Done, Error> {
     }
     if let Some(folder) = &run.options.out {
         let subject = format!("{} on {}", run.subject(), name(&run.origin));
-        curves::write(folder, &subject, &run.history)?;
+        for figure in charts::of_run(&subject, &run.history) {
+            figure.write(folder)?;
+        }
     }
     for path in &run.files.summary {
         summary::write(path, run)?;

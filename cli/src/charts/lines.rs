@@ -1,0 +1,195 @@
+//! Curves over epochs, as in most of the study's figures.
+
+use kernelet::train::{Epoch, History, Metrics};
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+
+use super::{Chart, Figure, GRID, INK, LABEL, MARK, PALETTE, font};
+use crate::output::{decimal, loss};
+
+/// Curves that share their axes; x is the epoch.
+pub struct Lines {
+    pub y_label: &'static str,
+    pub curves: Vec<Curve>,
+    /// An epoch to be marked, and what it is.
+    pub mark: Option<(usize, String)>,
+    pub legend: Legend,
+}
+
+/// Where there is room for the names of the curves.
+#[derive(Clone, Copy)]
+pub enum Legend {
+    /// Above curves that fall.
+    Upper,
+    /// Below curves that rise.
+    Lower,
+}
+
+/// One curve; values that are no numbers are left out.
+pub struct Curve {
+    /// With what the legend is to say of it.
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Curve {
+    /// A figure of every evaluated epoch, its last value behind the name.
+    fn new(
+        name: &str,
+        history: &History,
+        value: impl Fn(&Epoch) -> Option<f64>,
+        format: impl Fn(f64) -> String,
+    ) -> Self {
+        let point = |epoch: &Epoch| Some((epoch.epoch as f64, value(epoch)?));
+        let points: Vec<_> =
+            history.epochs.iter().filter_map(point).filter(|(_, y)| y.is_finite()).collect();
+        let name = match points.last() {
+            Some(&(_, end)) => format!("{name}: {}", format(end)),
+            None => name.to_owned(),
+        };
+        Self { name, points }
+    }
+
+    /// An accuracy of every evaluated epoch.
+    pub fn accuracy(name: &str, history: &History, set: fn(&Epoch) -> Option<Metrics>) -> Self {
+        Self::new(name, history, |epoch| Some(set(epoch)?.accuracy), |p| format!("{p:.2} %"))
+    }
+
+    /// A loss of every evaluated epoch.
+    pub fn loss(name: &str, history: &History, set: fn(&Epoch) -> Option<Metrics>) -> Self {
+        Self::new(name, history, |epoch| Some(set(epoch)?.loss), |value| loss(value, 4))
+    }
+}
+
+/// The three sets of samples.
+const SETS: [(&str, fn(&Epoch) -> Option<Metrics>); 3] =
+    [("train", |epoch| epoch.train), ("valid", |epoch| epoch.valid), ("test", |epoch| epoch.test)];
+
+impl Lines {
+    /// Several runs' accuracies on one axis.
+    pub fn accuracies(curves: Vec<Curve>) -> Self {
+        Self { y_label: "accuracy in %", curves, mark: None, legend: Legend::Lower }
+    }
+
+    /// Several runs' losses on one axis.
+    pub fn losses(curves: Vec<Curve>) -> Self {
+        Self { y_label: "loss in nats", curves, mark: None, legend: Legend::Upper }
+    }
+
+    /// The accuracies of one run on its three sets, as in the study's Figure 6.
+    pub fn accuracy_of(history: &History) -> Self {
+        let curves = SETS.map(|(name, set)| Curve::accuracy(name, history, set));
+        Self { mark: best(history), ..Self::accuracies(curves.into()) }
+    }
+
+    /// The losses of one run on its three sets, as in the study's Figure 7.
+    pub fn loss_of(history: &History) -> Self {
+        let curves = SETS.map(|(name, set)| Curve::loss(name, history, set));
+        Self { mark: best(history), ..Self::losses(curves.into()) }
+    }
+
+    pub(super) fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let (low, high) = self.range();
+        let points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let last = points().fold(1.0, |last: f64, &(x, _)| last.max(x));
+
+        let mut chart = ChartBuilder::on(area)
+            .margin(20)
+            .margin_right(48)
+            .x_label_area_size(92)
+            .y_label_area_size(124)
+            .build_cartesian_2d(0.0..last, low..high)?;
+        chart
+            .configure_mesh()
+            .x_desc("epoch")
+            .y_desc(self.y_label)
+            .axis_desc_style(font(LABEL))
+            .label_style(font(LABEL - 4))
+            .axis_style(INK.stroke_width(2))
+            .bold_line_style(GRID.stroke_width(2))
+            .light_line_style(TRANSPARENT)
+            .set_all_tick_mark_size(10)
+            .x_labels(11.min(last as usize + 1))
+            .y_labels(8)
+            // A short run has ticks between its epochs.
+            .x_label_formatter(&|&x| if x.fract() == 0.0 { x.to_string() } else { String::new() })
+            .y_label_formatter(&|&y| tick(y, high - low))
+            .draw()?;
+
+        for (Curve { name, points }, color) in self.curves.iter().zip(PALETTE.iter().cycle()) {
+            let Some(&first) = points.first() else { continue };
+            let style = color.stroke_width(4);
+            if points.len() == 1 {
+                chart.draw_series([Circle::new(first, 8, color.filled())])?;
+            }
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), style))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 36, y)], style));
+        }
+        if let Some((epoch, what)) = &self.mark {
+            let x = *epoch as f64;
+            let style = MARK.stroke_width(2);
+            chart
+                .draw_series(DashedLineSeries::new([(x, low), (x, high)], 12, 8, style))?
+                .label(what)
+                .legend(move |(x, y)| {
+                    let ends = [(x, y), (x + 36, y)].into_iter();
+                    DashedPathElement::new(ends, 8, 6, style)
+                });
+        }
+        chart
+            .configure_series_labels()
+            .position(match self.legend {
+                Legend::Upper => SeriesLabelPosition::UpperRight,
+                Legend::Lower => SeriesLabelPosition::LowerRight,
+            })
+            .legend_area_size(52)
+            .margin(20)
+            .label_font(font(LABEL - 2))
+            .background_style(WHITE.mix(0.85))
+            .border_style(GRID.stroke_width(2))
+            .draw()
+    }
+
+    /// Lowest and highest value with a margin.
+    fn range(&self) -> (f64, f64) {
+        let values = self.curves.iter().flat_map(|curve| &curve.points).map(|&(_, y)| y);
+        let (low, high) = values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+        if low > high {
+            return (0.0, 1.0); // nothing to draw
+        }
+        let margin = (0.05 * (high - low)).max(1e-3 * high).max(1e-6);
+        ((low - margin).max(0.0), high + margin)
+    }
+}
+
+/// The figures of one training run: loss and accuracy of `subject`.
+pub fn of_run(subject: &str, history: &History) -> [Figure; 2] {
+    [
+        ("loss", "Loss", Lines::loss_of(history)),
+        ("accuracy", "Accuracy", Lines::accuracy_of(history)),
+    ]
+    .map(|(name, what, lines)| Figure {
+        name: name.into(),
+        title: format!("{what} of the {subject}"),
+        chart: Chart::Lines(lines),
+    })
+}
+
+fn best(history: &History) -> Option<(usize, String)> {
+    let epoch = history.best()?.epoch;
+    Some((epoch, format!("lowest valid loss: epoch {epoch}")))
+}
+
+/// A label of the y axis, with as many digits as `span` needs.
+fn tick(y: f64, span: f64) -> String {
+    // Some eight ticks share the span.
+    let digits = -(span / 8.0).log10().floor().clamp(-9.0, 0.0) as usize;
+    decimal(y, digits)
+}

@@ -20,6 +20,7 @@ use crate::nn::cnn::{AdamState, EPSILON, Regularization, Workspace};
 
 /// Settings of a training run; [`Settings::default`] gives the study's, without regularisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
     /// Passes over the training set.
     pub epochs: usize,

@@ -4,6 +4,7 @@ use crate::kernels::softmax_cross_entropy::Tally;
 
 /// Loss and accuracy of a network on a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Metrics {
     /// What training minimises, in nats: the mean cross-entropy and, with L2 regularisation, the
     /// penalty on the weights.
@@ -24,6 +25,7 @@ impl Metrics {
 
 /// One epoch: the figures of the network after `epoch` passes over the training set.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Epoch {
     /// Number of epochs trained so far; 0 is the start.
     pub epoch: usize,
@@ -46,6 +48,7 @@ pub struct Epoch {
 
 /// The rows of a training run, in order of epochs.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct History {
     /// The evaluated epochs; the last one belongs to the weights as they were left.
     pub epochs: Vec<Epoch>,

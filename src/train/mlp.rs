@@ -14,6 +14,7 @@ use crate::nn::mlp::Workspace;
 
 /// What the samples' gradients are reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reduction {
     /// Their sum, as in the study's MLP (hence its small learning rate).
     Sum,
@@ -23,6 +24,7 @@ pub enum Reduction {
 
 /// Settings of a training run; [`Settings::default`] gives the study's.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
     /// Number of updates.
     pub epochs: usize,

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kernelet::data::{Dataset, Split};
 use kernelet::train::mlp::Reduction;
 use kernelet::train::{cnn, mlp};
 use kernelet::{Cpu, Error};
+
+use crate::study::printed;
 
 /// SIMD kernels for small neural networks on a CPU.
 ///
@@ -29,6 +32,16 @@ pub enum Command {
         #[command(subcommand)]
         network: TrainCommand,
     },
+    /// Make one of the study's experiments, and show its figures with ours beside them
+    Study {
+        #[command(subcommand)]
+        study: StudyCommand,
+    },
+    /// Make the whole study: every table and figure in one report
+    ///
+    /// Takes half an hour on two cores; --quick takes a minute or two. What is interrupted goes on
+    /// where it stopped when it is started again with the same options.
+    Reproduce(Box<ReproduceOptions>),
     /// Show the processor, the instruction set, the threads and the measured peaks
     Info(InfoOptions),
 }
@@ -41,6 +54,101 @@ pub enum TrainCommand {
     /// The study's convolutional network: minibatches and Adam
     #[command(after_help = "Weight files hold the arrays w0, b0, w1, b1, w2 and b2.")]
     Cnn(Box<CnnOptions>),
+}
+
+#[derive(Subcommand)]
+pub enum StudyCommand {
+    /// The perceptron with more and fewer hidden units: Table 2, Figure 8
+    HiddenUnits {
+        /// How many hidden units, one run each
+        #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = hidden)]
+        #[arg(default_values_t = printed::HIDDEN_UNITS)]
+        units: Vec<usize>,
+
+        /// Tell where the time of each goes, kernel by kernel
+        #[arg(long)]
+        profile: bool,
+
+        /// Updates of the weights
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        epochs: usize,
+
+        #[command(flatten)]
+        common: Box<StudyOptions>,
+    },
+    /// The perceptron, stopped early and not: Tables 1 and 3, Figures 6 and 7
+    EarlyStopping {
+        /// Updates of the weights
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        epochs: usize,
+
+        #[command(flatten)]
+        common: Box<StudyOptions>,
+    },
+    /// The convolutional network with an L2 penalty: Table 4, Figures 10 to 12
+    L2 {
+        /// Factors of the penalty, one run each, besides one without
+        #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = penalty)]
+        #[arg(default_values_t = printed::L2)]
+        l2: Vec<f32>,
+
+        /// Passes over the training set
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        epochs: usize,
+
+        #[command(flatten)]
+        common: Box<StudyOptions>,
+    },
+    /// The convolutional network with dropout: Table 5, Figures 10, 11 and 13 to 15
+    Dropout {
+        /// Probabilities that a unit is kept, one run each, besides one that keeps all
+        #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = keep_probability)]
+        #[arg(default_values_t = printed::KEEP_PROBABILITIES)]
+        keep_prob: Vec<f32>,
+
+        /// Passes over the training set
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        epochs: usize,
+
+        #[command(flatten)]
+        common: Box<StudyOptions>,
+    },
+}
+
+/// What every study takes.
+#[derive(Args)]
+pub struct StudyOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+
+    /// Seed of everything else that is random, such as the starting weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+
+    /// Write report, tables, figures and finished runs to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Make every run anew, also those that the folder has
+    #[arg(long)]
+    pub fresh: bool,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ReproduceOptions {
+    /// Only the first 20 epochs of the perceptron and the first 2 of the convolutional network
+    #[arg(long)]
+    pub quick: bool,
+
+    #[command(flatten)]
+    pub common: StudyOptions,
 }
 
 #[derive(Args)]
@@ -136,12 +244,12 @@ pub struct CnnOptions {
     pub common: TrainOptions,
 }
 
-/// What both networks take.
+/// Which images, and what for.
 #[derive(Args)]
-pub struct TrainOptions {
+pub struct DataOptions {
     /// Images and labels, an .npz file [default: the embedded letters]
-    #[arg(long, value_name = "F.npz")]
-    pub data: Option<PathBuf>,
+    #[arg(long = "data", value_name = "F.npz")]
+    pub path: Option<PathBuf>,
 
     /// How many images train and validate, the rest test [default: 10000,6000 of every 18724]
     #[arg(long, value_name = "N_TRAIN,N_VALID", value_parser = split)]
@@ -150,6 +258,26 @@ pub struct TrainOptions {
     /// Seed of the shuffle before the split, as NumPy's RandomState; none keeps the file's order
     #[arg(long, value_name = "N|none", default_value = "521", value_parser = split_seed)]
     pub split_seed: SplitSeed,
+}
+
+impl DataOptions {
+    pub fn open(&self) -> Result<Dataset, Error> {
+        match &self.path {
+            Some(path) => Dataset::open(path),
+            None => Dataset::letters(),
+        }
+    }
+
+    pub fn split(&self, dataset: &Dataset) -> Result<Split, Error> {
+        dataset.split(self.split, self.split_seed.0)
+    }
+}
+
+/// What both networks take.
+#[derive(Args)]
+pub struct TrainOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
 
     /// Seed of everything else that is random, such as the starting weights
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -48,7 +48,7 @@ impl Files {
                 .flatten()
                 .collect(),
         };
-        let mut taken: Vec<_> = options.data.iter().map(|path| resolve(path)).collect();
+        let mut taken: Vec<_> = options.data.path.iter().map(|path| resolve(path)).collect();
         for path in files.all() {
             check_writable(path)?;
             let resolved = resolve(path);
@@ -77,7 +77,7 @@ fn place(options: &TrainOptions, own: &Option<PathBuf>, name: &str) -> Vec<PathB
     own.iter().cloned().chain(options.out.iter().map(|out| out.join(name))).collect()
 }
 
-fn check_writable(path: &Path) -> Result<(), Error> {
+pub fn check_writable(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Err(Error::File { path: path.into(), why: "is a folder, not a file".into() });
     }

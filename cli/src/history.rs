@@ -5,10 +5,10 @@ use std::path::Path;
 
 use kernelet::Error;
 use kernelet::data::npz::write_atomically;
-use kernelet::train::Epoch;
+use kernelet::train::{Epoch, History};
 use serde::Serialize;
 
-use crate::run::{Network, Run};
+use crate::run::Network;
 
 /// A column's name and what it says of an epoch; without a figure the cell is left empty.
 type Column = (&'static str, fn(&Epoch) -> Option<f64>);
@@ -36,10 +36,10 @@ const CNN_COLUMNS: [Column; 6] = [
 ];
 
 /// Writes a row per evaluated epoch.
-pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
-    let own: &[Column] = match run.network {
+pub fn write(path: &Path, network: &Network, history: &History) -> Result<(), Error> {
+    let own: &[Column] = match network {
         Network::Mlp(_) => &[],
-        Network::Cnn { .. } => &CNN_COLUMNS,
+        Network::Cnn(_) => &CNN_COLUMNS,
     };
     let columns = || COLUMNS.iter().chain(own);
     let header: Vec<_> = ["epoch"].into_iter().chain(columns().map(|column| column.0)).collect();
@@ -47,7 +47,7 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
         let cells: Vec<_> = columns().map(|column| column.1(epoch)).collect();
         (epoch.epoch, cells)
     };
-    table(path, &header, run.history.epochs.iter().map(row))
+    table(path, &header, history.epochs.iter().map(row))
 }
 
 /// Writes a row per minibatch.

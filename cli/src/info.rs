@@ -41,7 +41,7 @@ pub fn run(options: &InfoOptions) -> Result<Done, Error> {
 }
 
 /// The processor's name, as far as it tells.
-fn processor() -> String {
+pub fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
     if let Some(brand) = raw_cpuid::CpuId::new().get_processor_brand_string() {
         return brand.as_str().trim().to_owned();

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one asks the run to stop training and save, the second ends it at once.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -26,4 +27,9 @@ pub fn listen() -> Result<(), Error> {
 /// Whether the run has been asked to end.
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
+}
+
+/// What an observer of a training run returns: to end it if that has been asked for.
+pub fn flow() -> ControlFlow<()> {
+    if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

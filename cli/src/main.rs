@@ -10,9 +10,13 @@ mod interrupt;
 mod output;
 mod progress;
 mod report;
+mod reproduce;
+mod result;
 mod run;
+mod sets;
 mod study;
 mod summary;
+mod table;
 mod train;
 
 use std::process::ExitCode;
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         None => train::mlp(&args::main_job()),
         Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
         Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
+        Some(Command::Study { study }) => reproduce::study(&study),
+        Some(Command::Reproduce(options)) => reproduce::all(&options),
         Some(Command::Info(options)) => info::run(&options),
     };
     match result {

@@ -31,13 +31,16 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(epochs: usize) -> Self {
-        let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {prefix}  {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(BAR).with_style(style.progress_chars("━╸─"))
-        });
         let loss = ("loss", f64::NAN);
-        Self { epochs, start: Instant::now(), bar, loss, train: None, valid: None, pending: None }
+        Self {
+            epochs,
+            start: Instant::now(),
+            bar: bar(),
+            loss,
+            train: None,
+            valid: None,
+            pending: None,
+        }
     }
 
     /// Takes note of a minibatch.
@@ -116,6 +119,93 @@ impl Progress {
         let seconds = self.start.elapsed().as_secs_f64() * (1.0 - done) / done;
         (done > 0.0 && done < 1.0 && seconds < LONGEST).then_some(seconds)
     }
+}
+
+/// Shows how far a study has come: a bar over all of its parts in a terminal, a line for every
+/// finished part elsewhere.
+pub struct Overall {
+    bar: Option<ProgressBar>,
+    start: Instant,
+    parts: usize,
+    /// Number of the part in work, from 1.
+    part: usize,
+    name: String,
+    /// What all parts cost, what this part does, what those before it did, and how much of that
+    /// was found finished; in no unit that matters.
+    total: f64,
+    cost: f64,
+    before: f64,
+    found: f64,
+}
+
+impl Overall {
+    /// Of a study of so many parts that cost so much in all.
+    pub fn new(parts: usize, total: f64) -> Self {
+        let (start, name) = (Instant::now(), String::new());
+        Self { bar: bar(), start, parts, part: 0, name, total, cost: 0.0, before: 0.0, found: 0.0 }
+    }
+
+    /// Takes up the next part.
+    pub fn begin(&mut self, name: &str, cost: f64) {
+        self.part += 1;
+        self.before += self.cost;
+        (self.name, self.cost) = (name.into(), cost);
+        self.advance(0.0, "");
+    }
+
+    /// Takes note of how much of the part is done.
+    pub fn advance(&self, share: f64, figures: &str) {
+        let Some(bar) = &self.bar else { return };
+        let done = self.before + share.clamp(0.0, 1.0) * self.cost;
+        let of_all = done / self.total.max(f64::MIN_POSITIVE);
+        bar.set_position((of_all * BAR as f64) as u64);
+        bar.set_prefix(format!("{}/{}", self.part, self.parts));
+        let (worked, left) = (done - self.found, self.total - done);
+        let seconds = self.start.elapsed().as_secs_f64() * left / worked;
+        let left = if worked > 0.0 && left > 0.0 {
+            format!("  {} left", minutes(seconds))
+        } else {
+            String::new()
+        };
+        bar.set_message(format!("{}{figures}{left}", self.name));
+    }
+
+    /// The part is finished: here are its figures.
+    pub fn end(&mut self, figures: &str) {
+        self.say(figures);
+        self.advance(1.0, "");
+    }
+
+    /// The part was finished by an earlier run.
+    pub fn skip(&mut self, figures: &str) {
+        self.found += self.cost;
+        self.end(&format!("{figures} (finished earlier)"));
+    }
+
+    /// Puts a line above the bar.
+    fn say(&self, figures: &str) {
+        let line = format!("[{}/{}] {}: {figures}", self.part, self.parts, self.name);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => complain(&format!("{line}\n")),
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A bar, if standard error is a terminal.
+fn bar() -> Option<ProgressBar> {
+    stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {prefix}  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(BAR).with_style(style.progress_chars("━╸─"))
+    })
 }
 
 /// `0:07`, `12:34` or `1:02:03`.

@@ -2,13 +2,13 @@
 
 use kernelet::Cpu;
 use kernelet::train::{History, cnn, mlp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::TrainOptions;
 use crate::files::Files;
 use crate::output::count;
 
-/// A training run; history and seconds are empty until it is over.
+/// A training run; history, losses and seconds are empty until it is over.
 pub struct Run<'a> {
     pub options: &'a TrainOptions,
     pub network: Network,
@@ -20,35 +20,35 @@ pub struct Run<'a> {
     pub cpu: Cpu,
     pub files: Files,
     pub history: History,
+    /// The CNN's loss of every minibatch.
+    pub step_losses: Vec<f64>,
     pub seconds: Seconds,
 }
 
-/// What is trained, and what only this network has.
+/// What is trained, and how.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     Mlp(mlp::Settings),
-    Cnn {
-        settings: cnn::Settings,
-        /// Loss of every minibatch, empty until the run is over.
-        step_losses: Vec<f64>,
-    },
+    Cnn(cnn::Settings),
 }
 
 /// What the time went to.
-#[derive(Default, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Seconds {
     pub total: f64,
     pub train: f64,
     pub eval: f64,
 }
 
-impl Run<'_> {
+impl Network {
     /// The network with what makes it differ from the study's others: `MLP with 100 hidden units`.
-    pub fn subject(&self) -> String {
-        let units = count(self.hidden, "hidden unit");
-        match &self.network {
-            Network::Mlp(_) => format!("MLP with {units}"),
+    pub fn subject(&self, hidden: usize) -> String {
+        let units = count(hidden, "hidden unit");
+        match self {
+            Self::Mlp(_) => format!("MLP with {units}"),
             // Debug's numbers stay short where they are very small or large.
-            Network::Cnn { settings, .. } => {
+            Self::Cnn(settings) => {
                 let l2 = match settings.l2 {
                     0.0 => String::new(),
                     l2 => format!(", L2 {l2:?}"),
@@ -62,12 +62,19 @@ impl Run<'_> {
         }
     }
 
-    /// Passes over the training set that were asked for.
+    /// Passes over the training set that are asked for.
     pub fn epochs(&self) -> usize {
-        match &self.network {
-            Network::Mlp(settings) => settings.epochs,
-            Network::Cnn { settings, .. } => settings.epochs,
+        match self {
+            Self::Mlp(settings) => settings.epochs,
+            Self::Cnn(settings) => settings.epochs,
         }
+    }
+}
+
+impl Run<'_> {
+    /// [`Network::subject`] of this run.
+    pub fn subject(&self) -> String {
+        self.network.subject(self.hidden)
     }
 
     /// How many updates of the weights have been made, and how many were asked for.
@@ -76,9 +83,9 @@ impl Run<'_> {
             Network::Mlp(settings) => {
                 [self.history.epochs.last().map_or(0, |last| last.epoch), settings.epochs]
             }
-            Network::Cnn { settings, step_losses } => {
+            Network::Cnn(settings) => {
                 let per_epoch = self.samples[0].div_ceil(settings.batch);
-                [step_losses.len(), per_epoch.saturating_mul(settings.epochs)]
+                [self.step_losses.len(), per_epoch.saturating_mul(settings.epochs)]
             }
         }
     }

@@ -126,7 +126,7 @@ impl From<&run::Network> for NetworkSettings {
                     Reduction::Mean => "mean",
                 },
             },
-            run::Network::Cnn { settings, .. } => Self::Cnn {
+            run::Network::Cnn(settings) => Self::Cnn {
                 learning_rate: settings.learning_rate,
                 batch: settings.batch,
                 l2: settings.l2,
@@ -146,17 +146,17 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
         kernelet: env!("CARGO_PKG_VERSION"),
         network: match run.network {
             run::Network::Mlp(_) => "mlp",
-            run::Network::Cnn { .. } => "cnn",
+            run::Network::Cnn(_) => "cnn",
         },
         data: &run.origin,
         samples: Samples { train, valid, test },
         settings: Settings {
             hidden: run.hidden,
-            epochs: run.epochs(),
+            epochs: run.network.epochs(),
             network: (&run.network).into(),
             eval_every: options.eval_every,
             seed: options.seed,
-            split_seed: options.split_seed.0,
+            split_seed: options.data.split_seed.0,
             init: options.init.as_ref().map(|path| path.display().to_string()),
         },
         instruction_set: run.cpu.isa().to_string(),

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use kernelet::data::{Dataset, PIXELS, Split};
+use kernelet::data::{PIXELS, Split};
 use kernelet::kernels::relu_batch_norm::RunningMoments;
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
 use kernelet::train::cnn::{Event, Trained};
@@ -17,11 +17,8 @@ use crate::files::Files;
 use crate::output::{count, name};
 use crate::progress::Progress;
 use crate::run::{Network, Run, Seconds};
-use crate::{Done, charts, history, interrupt, output, report, summary};
-
-/// Hidden units where neither `--hidden` nor `--init` says otherwise.
-const MLP_HIDDEN: usize = 1000;
-const CNN_HIDDEN: usize = 784;
+use crate::study::printed::{CNN_HIDDEN, MLP_HIDDEN};
+use crate::{Done, charts, history, interrupt, output, result, summary};
 
 /// Trains an MLP, shows the study's table with ours beside it, and writes the files.
 pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
@@ -50,7 +47,7 @@ pub fn cnn(options: &CnnOptions) -> Result<Done, Error> {
     let (mut cnn, first_moments) = first_cnn(options, &input.split)?;
     let settings = options.settings();
     let files = Files::of_cnn(options)?;
-    let network = Network::Cnn { settings, step_losses: Vec::new() };
+    let network = Network::Cnn(settings);
     let (mut run, split) = input.start(&options.common, network, cnn.shape.hidden, files);
 
     let mut observer = Observer::new(&run)?;
@@ -71,7 +68,7 @@ pub fn cnn(options: &CnnOptions) -> Result<Done, Error> {
     for path in &run.files.steps {
         history::write_steps(path, &step_losses)?;
     }
-    run.network = Network::Cnn { settings, step_losses };
+    run.step_losses = step_losses;
     finish(&run)
 }
 
@@ -86,11 +83,8 @@ struct Input {
 impl Input {
     fn open(options: &TrainOptions) -> Result<Self, Error> {
         let cpu = options.threads.cpu()?;
-        let dataset = match &options.data {
-            Some(path) => Dataset::open(path)?,
-            None => Dataset::letters()?,
-        };
-        let split = dataset.split(options.split, options.split_seed.0)?;
+        let dataset = options.data.open()?;
+        let split = options.data.split(&dataset)?;
         Ok(Self { cpu, origin: dataset.origin, split })
     }
 
@@ -104,8 +98,19 @@ impl Input {
     ) -> (Run<'_>, Split) {
         let Self { cpu, origin, split } = self;
         let samples = [&split.train, &split.valid, &split.test].map(|samples| samples.len());
-        let (history, seconds) = Default::default();
-        let run = Run { options, network, hidden, origin, samples, cpu, files, history, seconds };
+        let (history, step_losses, seconds) = Default::default();
+        let run = Run {
+            options,
+            network,
+            hidden,
+            origin,
+            samples,
+            cpu,
+            files,
+            history,
+            step_losses,
+            seconds,
+        };
         (run, split)
     }
 }
@@ -113,7 +118,7 @@ impl Input {
 /// Writes what both networks have besides their weights, and reports.
 fn finish(run: &Run) -> Result<Done, Error> {
     for path in &run.files.history {
-        history::write(path, run)?;
+        history::write(path, &run.network, &run.history)?;
     }
     if let Some(folder) = &run.options.out {
         let subject = format!("{} on {}", run.subject(), name(&run.origin));
@@ -124,7 +129,7 @@ fn finish(run: &Run) -> Result<Done, Error> {
     for path in &run.files.summary {
         summary::write(path, run)?;
     }
-    output::print(&report::of(run))?;
+    output::print(&result::of(run))?;
     Ok(if run.history.interrupted { Done::Interrupted } else { Done::Complete })
 }
 
@@ -147,13 +152,13 @@ impl Observer {
             run.cpu.isa(),
             count(run.cpu.threads(), "thread"),
         );
-        let progress = Progress::new(run.epochs());
+        let progress = Progress::new(run.network.epochs());
         Ok(Self { headline, progress, seconds: Seconds::default(), begin: Instant::now() })
     }
 
     fn step(&mut self, step: usize, of: usize, loss: f64) -> ControlFlow<()> {
         self.progress.step(step, of, loss);
-        flow()
+        interrupt::flow()
     }
 
     fn epoch(&mut self, epoch: &Epoch) -> ControlFlow<()> {
@@ -164,17 +169,13 @@ impl Observer {
             output::complain(&self.headline);
         }
         self.progress.epoch(epoch);
-        flow()
+        interrupt::flow()
     }
 
     fn finish(self) -> Seconds {
         self.progress.finish();
         Seconds { total: self.begin.elapsed().as_secs_f64(), ..self.seconds }
     }
-}
-
-fn flow() -> ControlFlow<()> {
-    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// The starting weights: those of `--init`, or new ones.

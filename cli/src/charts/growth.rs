@@ -119,8 +119,14 @@ impl Growth {
     }
 }
 
+/// Only 1, 2 and 5 and their multiples by powers of ten: the others stand too close.
 fn tick(value: f64) -> String {
-    if value >= 10.0 { format!("{value:.0}") } else { format!("{value}") }
+    let digits = format!("{value:.0e}");
+    match digits.split_once('e') {
+        Some(("1" | "2" | "5", _)) if value >= 10.0 => format!("{value:.0}"),
+        Some(("1" | "2" | "5", _)) => format!("{value}"),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 
 use super::{Chart, Figure, GRID, INK, LABEL, MARK, PALETTE, font};
 use crate::output::{decimal, loss};
+use crate::sets::SETS;
 
 /// Curves that share their axes; x is the epoch.
 pub struct Lines {
@@ -62,10 +63,6 @@ impl Curve {
     }
 }
 
-/// The three sets of samples.
-const SETS: [(&str, fn(&Epoch) -> Option<Metrics>); 3] =
-    [("train", |epoch| epoch.train), ("valid", |epoch| epoch.valid), ("test", |epoch| epoch.test)];
-
 impl Lines {
     /// Several runs' accuracies on one axis.
     pub fn accuracies(curves: Vec<Curve>) -> Self {
@@ -79,13 +76,13 @@ impl Lines {
 
     /// The accuracies of one run on its three sets, as in the study's Figure 6.
     pub fn accuracy_of(history: &History) -> Self {
-        let curves = SETS.map(|(name, set)| Curve::accuracy(name, history, set));
+        let curves = SETS.map(|set| Curve::accuracy(set.name, history, set.metrics));
         Self { mark: best(history), ..Self::accuracies(curves.into()) }
     }
 
     /// The losses of one run on its three sets, as in the study's Figure 7.
     pub fn loss_of(history: &History) -> Self {
-        let curves = SETS.map(|(name, set)| Curve::loss(name, history, set));
+        let curves = SETS.map(|set| Curve::loss(set.name, history, set.metrics));
         Self { mark: best(history), ..Self::losses(curves.into()) }
     }
 
@@ -178,6 +175,7 @@ pub fn of_run(subject: &str, history: &History) -> [Figure; 2] {
     .map(|(name, what, lines)| Figure {
         name: name.into(),
         title: format!("{what} of the {subject}"),
+        caption: String::new(),
         chart: Chart::Lines(lines),
     })
 }

@@ -50,6 +50,8 @@ pub struct Figure {
     pub name: String,
     /// Over the drawing.
     pub title: String,
+    /// Under it, in a report.
+    pub caption: String,
     pub chart: Chart,
 }
 
@@ -101,7 +103,7 @@ impl Figure {
             // A long title gets smaller letters, of which a line holds some 60 of TITLE units.
             let letters = self.title.chars().count().max(60) as u32;
             let title = font((TITLE * 60 / letters).max(12));
-            let area = area.titled(&self.title, title)?;
+            let area = area.margin(16, 0, 0, 0).titled(&self.title, title)?;
             match &self.chart {
                 Chart::Lines(lines) => lines.draw(&area)?,
                 Chart::Growth(growth) => growth.draw(&area)?,

@@ -3,32 +3,29 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use kernelet::train::{Epoch, Metrics};
 
 use crate::output::{count, loss, name};
 use crate::run::{Network, Run};
-use crate::study::{self, Printed};
-
-/// Columns of the terminal that the table fits.
-const WIDTH: u16 = 80;
+use crate::study::printed::{Figures, Printed, printed};
+use crate::table::{Column, Table};
 
 /// The report of a run.
 pub fn of(run: &Run) -> String {
     let mut text = String::new();
     let Some(last) = run.history.epochs.last() else { return text };
-    let printed = study::printed(run);
+    let printed = printed(&run.network, run.hidden);
     let title = printed.as_ref().map_or_else(String::new, |study| format!("{}: ", study.table));
     // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{title}{}", run.subject());
-    let _ = writeln!(text, "{}", table(run, last, printed.as_ref()));
-    if printed.is_some() && run.options.data.is_none() {
+    let _ = writeln!(text, "{}", table(run, last, printed.as_ref()).grid());
+    if printed.is_some() && run.options.data.path.is_none() {
         let _ = writeln!(
             text,
             "The embedded letters are other images than the study's notMNIST, about as hard."
         );
     }
-    if let Network::Cnn { settings, .. } = &run.network {
+    if let Network::Cnn(settings) = &run.network {
         if last.batch.is_some() {
             let _ = writeln!(
                 text,
@@ -69,20 +66,14 @@ pub fn of(run: &Run) -> String {
 
 /// Circumstances, time, and loss and accuracy of every set after the last epoch.
 fn table(run: &Run, last: &Epoch, printed: Option<&Printed>) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH);
     // The study's column is there only where there is something to compare with.
-    let row = |name: &str, study: &dyn Fn(&Printed) -> Option<String>, ours: Option<String>| {
+    let study = printed.map(|_| Column::right("study"));
+    let columns = [Column::left("")].into_iter().chain(study).chain([Column::right("kernelet")]);
+    let mut table = Table::new("result", &run.subject(), columns);
+    let mut add = |name: &str, study: &dyn Fn(&Printed) -> Option<String>, ours: Option<String>| {
         let cells = printed.map(study).into_iter().chain([ours]);
         let cells = cells.map(|cell| cell.unwrap_or_else(|| "-".into()));
-        [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
-    };
-    table.set_header(row("", &|_| Some("study".into()), Some("kernelet".into())));
-    let mut add = |name, study: &dyn Fn(&Printed) -> Option<String>, ours| {
-        table.add_row(row(name, study, ours));
+        table.row([name.to_owned()].into_iter().chain(cells));
     };
     add("data", &|_| Some("notMNIST".into()), Some(name(&run.origin).into()));
     add(
@@ -93,16 +84,13 @@ fn table(run: &Run, last: &Epoch, printed: Option<&Printed>) -> Table {
     add("epochs", &|study| Some(study.epochs.to_string()), Some(last.epoch.to_string()));
     let seconds = |seconds: f64| format!("{seconds:.2} s");
     add("time taken", &|study| study.seconds.map(seconds), Some(seconds(run.seconds.total)));
-    let own = |text: Option<&str>| text.map(str::to_owned);
+    let own = |figures: Option<Figures>| figures.map(Figures::text);
     add("train loss / accuracy", &|study| own(study.train), last.train.map(cell));
-    if matches!(run.network, Network::Cnn { .. }) {
+    if matches!(run.network, Network::Cnn(_)) {
         add("batch loss / accuracy", &|study| own(study.batch), last.batch.map(cell));
     }
     add("valid loss / accuracy", &|study| own(study.valid), last.valid.map(cell));
     add("test loss / accuracy", &|study| own(study.test), last.test.map(cell));
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     table
 }
 

@@ -1,0 +1,25 @@
+//! Tells the program which commit and compiler it is made with, for its reports.
+
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    let first_line = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+        text.lines().next().map(str::to_owned)
+    };
+    let unknown = || "unknown".to_owned();
+    // Not from a checkout (a package, say) there is no commit.
+    let commit = first_line("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(unknown);
+    println!("cargo::rustc-env=KERNELET_COMMIT={commit}");
+    if let Some(head) = first_line("git", &["rev-parse", "--git-path", "logs/HEAD"])
+        && Path::new(&head).exists()
+    {
+        println!("cargo::rerun-if-changed={head}");
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let compiler = first_line(&compiler, &["--version"]).unwrap_or_else(unknown);
+    println!("cargo::rustc-env=KERNELET_RUSTC={compiler}");
+}

@@ -49,6 +49,9 @@ impl Lab {
         let cpu = options.threads.cpu()?;
         let dataset = options.data.open()?;
         let split = options.data.split(&dataset)?;
+        if split.train.is_empty() {
+            return Err(Error::Setting("the training set is empty".into()));
+        }
         let fingerprint = fingerprint(&dataset);
         let runs = out.map(|out| out.join("runs"));
         let parts = Parts::new(runs.as_deref(), !options.fresh)?;

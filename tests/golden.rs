@@ -521,6 +521,7 @@ fn mlp_training() {
         momentum: npz.number("momentum") as f32,
         reduction: Reduction::Sum,
         eval_every: 1,
+        patience: None,
     };
     let history: Vec<&[f64]> = npz.get("history").values.chunks_exact(6).collect();
     assert_eq!(history.len(), settings.epochs + 1, "rows of the golden history");

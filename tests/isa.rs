@@ -174,6 +174,7 @@ fn training_is_the_same_with_any_number_of_threads() {
         momentum: 0.9,
         reduction: Reduction::Mean,
         eval_every: 1,
+        patience: None,
     };
     let start = Mlp::xavier(shape, 3);
     for processor in processors() {

@@ -290,6 +290,11 @@ pub struct TrainOptions {
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = at_least_one)]
     pub eval_every: usize,
 
+    /// End when N epochs have passed since the lowest validation loss, and keep that epoch's
+    /// weights
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub patience: Option<usize>,
+
     /// Start from these weights, as --save writes them
     #[arg(long, value_name = "F.npz")]
     pub init: Option<PathBuf>,
@@ -323,6 +328,7 @@ impl MlpOptions {
                 ReductionOption::Mean => Reduction::Mean,
             },
             eval_every: self.common.eval_every,
+            patience: self.common.patience,
         }
     }
 }
@@ -339,6 +345,7 @@ impl CnnOptions {
             shuffle: !self.no_shuffle,
             seed: self.common.seed,
             eval_every: self.common.eval_every,
+            patience: self.common.patience,
         }
     }
 }

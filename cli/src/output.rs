@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use kernelet::Error;
+use kernelet::train::Metrics;
 
 /// Prints to standard output. A reader that has gone away (`kernelet info | head -1`) is no error.
 pub fn print(text: &str) -> Result<(), Error> {
@@ -34,6 +35,11 @@ pub fn decimal(value: f64, decimals: usize) -> String {
 /// A loss with so many decimals, or in powers of ten where they would show little but zeros.
 pub fn loss(value: f64, decimals: usize) -> String {
     if 0.0 < value && value < 1e-3 { format!("{value:.3e}") } else { decimal(value, decimals) }
+}
+
+/// A loss and an accuracy as the study's tables have them: `0.377778 / 90.35 %`.
+pub fn figures(metrics: Metrics) -> String {
+    format!("{} / {:.2} %", loss(metrics.loss, 6), metrics.accuracy)
 }
 
 /// A number and what it counts: `1 thread`, `2 threads`.

@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use kernelet::train::{Epoch, Metrics};
+use kernelet::train::Epoch;
 
-use crate::output::{count, loss, name};
+use crate::output::{count, figures, name};
 use crate::run::{Network, Run};
 use crate::study::printed::{Figures, Printed, printed};
 use crate::table::{Column, Table};
@@ -47,14 +47,19 @@ pub fn of(run: &Run) -> String {
         let _ = writeln!(text, "The training loss has not fallen: try a smaller --lr.");
     }
     if let Some((epoch, valid)) = run.history.best().and_then(|best| Some((best, best.valid?))) {
-        let _ = write!(
-            text,
-            "Early stopping: epoch {} has the lowest valid loss, {}",
-            epoch.epoch,
-            cell(valid)
-        );
+        if run.history.stopped_early {
+            let patience = count(run.options.patience.unwrap_or_default(), "epoch");
+            let _ = writeln!(text, "Stopped early: no lower valid loss in {patience}.");
+        }
+        let (best, valid) = (epoch.epoch, figures(valid));
+        let _ = match run.history.kept {
+            Some(_) => {
+                write!(text, "Kept the weights of epoch {best}: the lowest valid loss, {valid}")
+            }
+            None => write!(text, "Early stopping: epoch {best} has the lowest valid loss, {valid}"),
+        };
         let _ = match epoch.test {
-            Some(test) => writeln!(text, ";\ntest there {}.", cell(test)),
+            Some(test) => writeln!(text, ";\ntest there {}.", figures(test)),
             None => writeln!(text, "."),
         };
     }
@@ -85,15 +90,11 @@ fn table(run: &Run, last: &Epoch, printed: Option<&Printed>) -> Table {
     let seconds = |seconds: f64| format!("{seconds:.2} s");
     add("time taken", &|study| study.seconds.map(seconds), Some(seconds(run.seconds.total)));
     let own = |figures: Option<Figures>| figures.map(Figures::text);
-    add("train loss / accuracy", &|study| own(study.train), last.train.map(cell));
+    add("train loss / accuracy", &|study| own(study.train), last.train.map(figures));
     if matches!(run.network, Network::Cnn(_)) {
-        add("batch loss / accuracy", &|study| own(study.batch), last.batch.map(cell));
+        add("batch loss / accuracy", &|study| own(study.batch), last.batch.map(figures));
     }
-    add("valid loss / accuracy", &|study| own(study.valid), last.valid.map(cell));
-    add("test loss / accuracy", &|study| own(study.test), last.test.map(cell));
+    add("valid loss / accuracy", &|study| own(study.valid), last.valid.map(figures));
+    add("test loss / accuracy", &|study| own(study.test), last.test.map(figures));
     table
-}
-
-fn cell(metrics: Metrics) -> String {
-    format!("{} / {:.2} %", loss(metrics.loss, 6), metrics.accuracy)
 }

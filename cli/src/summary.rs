@@ -21,11 +21,14 @@ struct Summary<'a> {
     threads: usize,
     seconds: &'a Seconds,
     interrupted: bool,
+    stopped_early: bool,
     /// Updates of the weights that were made.
     updates: usize,
     last: Option<Epoch>,
     /// The epoch with the lowest validation loss.
     best_valid: Option<Epoch>,
+    /// With patience, the epoch whose weights were kept; else the last one's were.
+    kept_epoch: Option<usize>,
     files: Files,
 }
 
@@ -43,6 +46,7 @@ struct Settings {
     #[serde(flatten)]
     network: NetworkSettings,
     eval_every: usize,
+    patience: Option<usize>,
     seed: u64,
     split_seed: Option<u32>,
     init: Option<String>,
@@ -155,6 +159,7 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
             epochs: run.network.epochs(),
             network: (&run.network).into(),
             eval_every: options.eval_every,
+            patience: options.patience,
             seed: options.seed,
             split_seed: options.data.split_seed.0,
             init: options.init.as_ref().map(|path| path.display().to_string()),
@@ -163,9 +168,11 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
         threads: run.cpu.threads(),
         seconds: &run.seconds,
         interrupted: history.interrupted,
+        stopped_early: history.stopped_early,
         updates,
         last: history.epochs.last().map(Into::into),
         best_valid: history.best().map(Into::into),
+        kept_epoch: history.kept,
         files: (&run.files).into(),
     };
     write_atomically(path, |to| {

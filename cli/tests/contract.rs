@@ -246,6 +246,77 @@ fn seeds_and_threads() {
 }
 
 #[test]
+fn patience_keeps_the_best_epoch_s_weights() {
+    let folder = folder_with_data(400);
+    // A step so large that the validation loss rises again; the CNN fits noise.
+    let runs = [
+        ("mlp", "--hidden 30 --lr 2e-2 --momentum 0.9 --epochs 300 --patience 7", ""),
+        ("cnn", "--hidden 20 --lr 0.3 --batch 16 --keep-prob 0.3 --epochs 200 --patience 3", ""),
+        ("mlp", "--hidden 30 --lr 2e-2 --momentum 0.9 --epochs 300 --patience 6", "--eval-every 4"),
+    ];
+    for (network, options, more) in runs {
+        let line = format!(
+            "train {network} --data data.npz {options} {more} --history h.csv --summary s.json \
+             --save w.npz"
+        );
+        let output = run(folder.path(), &line);
+        assert_success(&output);
+        let stdout = text(&output.stdout);
+        let summary: serde_json::Value =
+            serde_json::from_str(&read(&folder, "s.json")).expect("the summary is JSON");
+        let patience = summary["settings"]["patience"].as_u64().expect("the patience");
+        let history = rows(&read(&folder, "h.csv"));
+        let losses = history.iter().map(|row| row[5].parse::<f64>().expect("a loss"));
+        let best = losses.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("rows").0;
+        let epoch = |row: &Vec<String>| row[0].parse::<u64>().expect("an epoch");
+        let (kept, last) = (epoch(&history[best]), epoch(&history[history.len() - 1]));
+        assert_eq!(summary["stopped_early"], true, "it did not stop: {line}");
+        assert_eq!(summary["kept_epoch"], kept, "the epoch that was kept: {line}");
+        assert_eq!(summary["best_valid"]["epoch"], kept, "the best epoch: {line}");
+        // The first evaluation that is as late as that.
+        let every = if more.is_empty() { 1 } else { 4 };
+        assert_eq!(last, (kept + patience).next_multiple_of(every), "the last epoch: {line}");
+        assert!(stdout.contains("Stopped early: no lower valid loss in"), "it says\n{stdout}");
+        assert!(
+            stdout.contains(&format!("Kept the weights of epoch {kept}:")),
+            "it says\n{stdout}"
+        );
+
+        let again =
+            format!("train {network} --data data.npz --init w.npz --epochs 0 --history again.csv");
+        assert_success(&run(folder.path(), &again));
+        let again = rows(&read(&folder, "again.csv"));
+        assert_eq!(again[0][3..9], history[best][3..9], "the weights' figures: {line}");
+
+        // Until it stops, the run is the same as one without patience.
+        let line = line.split(" --patience").next().expect("a line").to_owned()
+            + &format!(" {more} --history whole.csv");
+        let line = line.replace("--epochs 300", "--epochs 8").replace("--epochs 200", "--epochs 8");
+        assert_success(&run(folder.path(), &line));
+        let whole = rows(&read(&folder, "whole.csv"));
+        for (row, other) in whole.iter().zip(&history).take(2) {
+            assert_eq!(row[3..9], other[3..9], "an epoch with and without patience: {line}");
+        }
+    }
+}
+
+#[test]
+fn patience_that_does_not_run_out_keeps_the_best_weights_too() {
+    let folder = folder_with_data(200);
+    let line = "train mlp --data data.npz --hidden 10 --lr 2e-2 --epochs 30 --patience 1000 \
+                --history h.csv --summary s.json --save w.npz";
+    assert_success(&run(folder.path(), line));
+    let summary: serde_json::Value =
+        serde_json::from_str(&read(&folder, "s.json")).expect("the summary is JSON");
+    assert_eq!(summary["stopped_early"], false, "it stopped: {summary}");
+    assert_eq!(summary["last"]["epoch"], 30, "the last epoch: {summary}");
+    assert_eq!(summary["kept_epoch"], summary["best_valid"]["epoch"], "the best: {summary}");
+    let without = "train mlp --data data.npz --split 100,0 --patience 3";
+    let output = run(folder.path(), without);
+    assert_error(&output, &["patience", "validation set"]);
+}
+
+#[test]
 fn mistakes_in_files_and_settings_are_named() {
     let folder = folder_with_data(60);
     let path = folder.path();

@@ -8,6 +8,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
 use super::history::{Epoch, History, Metrics};
+use super::patience::{self, Patience};
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
 use crate::error::Error;
@@ -38,6 +39,9 @@ pub struct Settings {
     pub seed: u64,
     /// Evaluate every so many epochs (and at the start and the end).
     pub eval_every: usize,
+    /// End the run when so many epochs have passed since the one with the lowest validation loss
+    /// (of those that were evaluated), and leave that one's weights, however the run ends.
+    pub patience: Option<usize>,
 }
 
 impl Default for Settings {
@@ -51,6 +55,7 @@ impl Default for Settings {
             shuffle: true,
             seed: 1,
             eval_every: 1,
+            patience: None,
         }
     }
 }
@@ -89,7 +94,8 @@ const DECAY: f64 = 0.99;
 
 /// Trains `cnn` in place. `observe` is called after every step and every epoch; when it breaks, the
 /// run ends after one more evaluation, so that the last row of the history always describes the
-/// weights as they are left (its epoch is then the one that was broken off).
+/// weights as they are left (its epoch is then the one that was broken off). With `patience`, they
+/// are those of the epoch that [`History::kept`] names, and so are the running moments.
 ///
 /// Evaluation normalises each set with the moments of the whole set, as the study does, in two
 /// passes of bounded memory, without dropout.
@@ -116,6 +122,7 @@ fn check(settings: &Settings, split: &Split, cnn: &Cnn) -> Result<(), Error> {
     if train.is_empty() {
         return error("the training set is empty".into());
     }
+    patience::check(settings.patience, &split.valid)?;
     for (name, value) in [("batch", batch), ("eval_every", eval_every)] {
         if value == 0 {
             return error(format!("{name} is 0, but must be at least 1"));
@@ -173,6 +180,8 @@ fn run(
     let Trained { history, step_losses, running_moments } = &mut trained;
     history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
 
+    let mut patience = settings.patience.map(Patience::new);
+
     for epoch in 0..=settings.epochs {
         let start = Instant::now();
         let mut last_batch = None;
@@ -222,8 +231,14 @@ fn run(
             evaluate_epoch(cpu, settings, split, cnn, &mut work, &mut row);
             history.epochs.push(row);
         }
+        let mut is_over = |row: &Epoch, cnn: &Cnn, running: &Option<RunningMoments>| {
+            let weights = || (cnn.clone(), running.clone());
+            patience.as_mut().is_some_and(|patience| patience.is_over(row, weights))
+        };
+        let over = due && is_over(&row, cnn, running_moments);
+        history.stopped_early = over && !last;
         let flow = observe(Event::Epoch(&row));
-        if last {
+        if last || over {
             break;
         }
         if flow.is_break() {
@@ -231,9 +246,13 @@ fn run(
             if !due {
                 evaluate_epoch(cpu, settings, split, cnn, &mut work, &mut row);
                 history.epochs.push(row);
+                is_over(&row, cnn, running_moments);
             }
             break;
         }
+    }
+    if let Some(best) = patience.and_then(|patience| patience.finish(history)) {
+        (*cnn, *running_moments) = best;
     }
     trained
 }

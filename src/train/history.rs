@@ -50,15 +50,22 @@ pub struct Epoch {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct History {
-    /// The evaluated epochs; the last one belongs to the weights as they were left.
+    /// The evaluated epochs; the last one belongs to the weights as they were left, unless `kept`
+    /// says otherwise.
     pub epochs: Vec<Epoch>,
     /// Whether the observer stopped the run before its last epoch.
     pub interrupted: bool,
+    /// Whether the run ended because the validation loss had not fallen for as many epochs as its
+    /// settings had patience.
+    pub stopped_early: bool,
+    /// With patience, the epoch whose weights were left: the one with the lowest validation loss
+    /// (see [`best`](Self::best)), if any of these was a number.
+    pub kept: Option<usize>,
 }
 
 impl History {
-    /// The epoch with the lowest validation loss (the first of equals), where early stopping
-    /// would have stopped; `None` without a validation set.
+    /// The epoch with the lowest validation loss (the first of equals), whose weights early
+    /// stopping keeps; `None` without a validation set.
     #[must_use]
     pub fn best(&self) -> Option<&Epoch> {
         let loss = |epoch: &Epoch| epoch.valid.map_or(f64::NAN, |m| m.loss);

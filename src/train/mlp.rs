@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::history::{Epoch, History, Metrics};
+use super::patience::{self, Patience};
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
 use crate::error::Error;
@@ -36,6 +37,9 @@ pub struct Settings {
     pub reduction: Reduction,
     /// Evaluate every so many epochs (and at the start and the end).
     pub eval_every: usize,
+    /// End the run when so many epochs have passed since the one with the lowest validation loss
+    /// (of those that were evaluated), and leave that one's weights, however the run ends.
+    pub patience: Option<usize>,
 }
 
 impl Default for Settings {
@@ -46,17 +50,19 @@ impl Default for Settings {
             momentum: 0.95,
             reduction: Reduction::Sum,
             eval_every: 1,
+            patience: None,
         }
     }
 }
 
 /// Trains `mlp` in place and returns the history. `observe` is called with every epoch's figures,
 /// evaluated or not; when it breaks, the run ends after one more evaluation, so that the last row
-/// of the history always describes the weights as they are left.
+/// of the history always describes the weights as they are left (with `patience`, they are those of
+/// the epoch that [`History::kept`] names).
 ///
 /// # Errors
-/// [`Error::Setting`] if the training set is empty, `eval_every` is 0, or the network does not fit
-/// the data.
+/// [`Error::Setting`] if the training set is empty, `eval_every` or `patience` is 0, there is
+/// `patience` but no validation set, or the network does not fit the data.
 pub fn train(
     cpu: &Cpu,
     settings: &Settings,
@@ -77,6 +83,7 @@ fn check(settings: &Settings, split: &Split, mlp: &Mlp) -> Result<(), Error> {
     if settings.eval_every == 0 {
         return error("eval_every is 0, but must be at least 1".into());
     }
+    patience::check(settings.patience, &split.valid)?;
     if train.images.len() != train.len() * mlp.shape.inputs {
         return error(format!(
             "the network takes {} inputs, but images have {} pixels",
@@ -112,11 +119,12 @@ fn run(
     let mut history = History::default();
     // No allocation later, unless somebody asks for more epochs than anybody waits for.
     history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
+    let mut patience = settings.patience.map(Patience::new);
     let mut train_seconds = 0.0;
     let mut epoch = 0;
     loop {
-        let last = epoch == settings.epochs || history.interrupted;
-        let recorded = last || epoch % settings.eval_every == 0;
+        let ended = epoch == settings.epochs || history.interrupted;
+        let recorded = ended || epoch % settings.eval_every == 0;
 
         let start = Instant::now();
         let measure = |samples: &Samples, work: &mut Workspace| {
@@ -125,9 +133,23 @@ fn run(
         };
         let valid = measure(&split.valid, &mut work);
         let test = measure(&split.test, &mut work);
+        let mut row = Epoch {
+            epoch,
+            train_seconds,
+            eval_seconds: 0.0,
+            train: None,
+            valid,
+            test,
+            batch: None,
+        };
+        // Before the update below: these are the weights that were evaluated.
+        let over = recorded
+            && patience.as_mut().is_some_and(|patience| patience.is_over(&row, || mlp.clone()));
+        history.stopped_early = over && !ended;
+        let last = ended || over;
         // Every other epoch's figures on the training set come with its gradients, below.
         let trained = if last { measure(&split.train, &mut work) } else { None };
-        let eval_seconds = start.elapsed().as_secs_f64();
+        row.eval_seconds = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
         let train = trained.unwrap_or_else(|| {
@@ -135,8 +157,7 @@ fn run(
             mlp.momentum_step(cpu, step, &mut velocity, &gradients);
             metrics(tally)
         });
-        let train = Some(train);
-        let row = Epoch { epoch, train_seconds, eval_seconds, train, valid, test, batch: None };
+        row.train = Some(train);
         train_seconds = start.elapsed().as_secs_f64();
 
         if recorded {
@@ -144,6 +165,9 @@ fn run(
         }
         let flow = observe(&row);
         if last {
+            if let Some(best) = patience.and_then(|patience| patience.finish(&mut history)) {
+                *mlp = best;
+            }
             return history;
         }
         history.interrupted = flow.is_break();

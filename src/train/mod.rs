@@ -3,6 +3,7 @@
 pub mod cnn;
 pub mod history;
 pub mod mlp;
+mod patience;
 pub mod weights;
 
 pub use history::{Epoch, History, Metrics};

@@ -63,8 +63,8 @@ impl Growth {
         let mut chart = ChartBuilder::on(area)
             .margin(20)
             .margin_right(48)
-            .x_label_area_size(92)
-            .y_label_area_size(124)
+            .x_label_area_size(108)
+            .y_label_area_size(148)
             .build_cartesian_2d((x_low..x_high).log_scale(), (y_low..y_high).log_scale())?;
         chart
             .configure_mesh()

@@ -97,8 +97,8 @@ impl Lines {
         let mut chart = ChartBuilder::on(area)
             .margin(20)
             .margin_right(48)
-            .x_label_area_size(92)
-            .y_label_area_size(124)
+            .x_label_area_size(108)
+            .y_label_area_size(148)
             .build_cartesian_2d(0.0..last, low..high)?;
         chart
             .configure_mesh()

@@ -25,8 +25,8 @@ pub const SIZE: (u32, u32) = (1200, 840);
 const SVG_SIZE: (u32, u32) = (SIZE.0 / 2, SIZE.1 / 2);
 
 /// Sizes of letters.
-const TITLE: u32 = 38;
-const LABEL: u32 = 32;
+const TITLE: u32 = 42;
+const LABEL: u32 = 38;
 
 /// Okabe and Ito's colours, which most colour-blind people can tell apart.
 pub const PALETTE: [RGBColor; 7] = [
@@ -100,9 +100,9 @@ impl Figure {
         load_font();
         let draw = || {
             area.fill(&WHITE)?;
-            // A long title gets smaller letters, of which a line holds some 60 of TITLE units.
-            let letters = self.title.chars().count().max(60) as u32;
-            let title = font((TITLE * 60 / letters).max(12));
+            // A long title gets smaller letters, of which a line holds some 52 of TITLE units.
+            let letters = self.title.chars().count().max(52) as u32;
+            let title = font((TITLE * 52 / letters).max(12));
             let area = area.margin(16, 0, 0, 0).titled(&self.title, title)?;
             match &self.chart {
                 Chart::Lines(lines) => lines.draw(&area)?,

@@ -17,7 +17,7 @@ pub fn chapter(outcomes: &Outcomes, epochs: usize) -> Option<Chapter> {
         title: "Early stopping",
         text: vec![format!(
             "The run of Table 1 at epoch {}, a quarter of the way, where the study would stop; at \
-             the epoch with the lowest validation loss, where `train --patience` would; and at its \
+             the epoch with the lowest validation loss, where train --patience would; and at its \
              end.",
             early.epoch
         )],

@@ -16,7 +16,7 @@ use kernelet::train::Metrics;
 use serde::Serialize;
 
 use crate::charts::Figure;
-use crate::output::loss;
+use crate::output;
 use crate::table::{Column, Table};
 use experiment::Outcome;
 use verdict::Verdict;
@@ -82,8 +82,7 @@ impl Outcomes {
 
 /// `0.377778 / 90.35 %`
 fn cell(metrics: Option<Metrics>) -> String {
-    let text = |m: Metrics| format!("{} / {:.2} %", loss(m.loss, 6), m.accuracy);
-    metrics.map_or_else(|| "-".into(), text)
+    metrics.map_or_else(|| "-".into(), output::figures)
 }
 
 fn percent(value: f64) -> String {

@@ -106,6 +106,7 @@ fn cnn(hidden: usize, settings: cnn::Settings) -> Option<Printed> {
     let cnn::Settings { epochs, .. } = study;
     let cnn::Settings { learning_rate, batch, shuffle, .. } = settings;
     if hidden != CNN_HIDDEN
+        || settings.patience.is_some()
         || (learning_rate, batch, shuffle) != (study.learning_rate, study.batch, study.shuffle)
     {
         return None;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kernelet::data::{Dataset, Split};
 use kernelet::train::mlp::Reduction;
 use kernelet::train::{cnn, mlp};
@@ -44,6 +45,10 @@ pub enum Command {
     Reproduce(Box<ReproduceOptions>),
     /// Show the processor, the instruction set, the threads and the measured peaks
     Info(InfoOptions),
+    /// Print a script that teaches a shell to complete this command line
+    Completions { shell: Shell },
+    /// Print the man page
+    Man(ManOptions),
 }
 
 #[derive(Subcommand)]
@@ -155,6 +160,17 @@ pub struct ReproduceOptions {
 pub struct InfoOptions {
     #[command(flatten)]
     pub threads: ThreadOptions,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ManOptions {
+    /// Write the pages of all commands to this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -314,6 +330,10 @@ pub struct TrainOptions {
     /// Write all of these files and curves (SVG and PNG) to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+
+    /// Print the summary as JSON instead of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl MlpOptions {

@@ -3,10 +3,12 @@
 
 mod args;
 mod charts;
+mod completions;
 mod files;
 mod history;
 mod info;
 mod interrupt;
+mod man;
 mod output;
 mod progress;
 mod report;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Some(Command::Study { study }) => reproduce::study(&study),
         Some(Command::Reproduce(options)) => reproduce::all(&options),
         Some(Command::Info(options)) => info::run(&options),
+        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(Command::Man(options)) => man::run(&options),
     };
     match result {
         Ok(Done::Complete) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kernelet::Error;
 use kernelet::train::Metrics;
+use serde::Serialize;
 
 /// Prints to standard output. A reader that has gone away (`kernelet info | head -1`) is no error.
 pub fn print(text: &str) -> Result<(), Error> {
@@ -15,6 +16,13 @@ pub fn print(text: &str) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints JSON to standard output.
+pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Setting(format!("the result cannot be written as JSON: {e}")))?;
+    print(&(text + "\n"))
 }
 
 /// Prints to standard error, as far as that is possible.

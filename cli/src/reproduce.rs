@@ -297,7 +297,7 @@ fn show(
 ) -> Result<Done, Error> {
     let written = out.map_or_else(|| Ok(Vec::new()), |out| report.write(out))?;
     if options.json {
-        output::print(&format!("{:#}\n", report.json()))?;
+        output::print_json(&report.json())?;
         return Ok(Done::Complete);
     }
     let mut text = text.to_owned();

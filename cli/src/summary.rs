@@ -11,7 +11,7 @@ use crate::files;
 use crate::run::{self, Run, Seconds};
 
 #[derive(Serialize)]
-struct Summary<'a> {
+pub struct Summary<'a> {
     kernelet: &'static str,
     network: &'static str,
     data: &'a str,
@@ -143,10 +143,18 @@ impl From<&run::Network> for NetworkSettings {
 
 /// Writes the summary of a run.
 pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
+    write_atomically(path, |to| {
+        serde_json::to_writer_pretty(&mut *to, &of(run))?;
+        to.write_all(b"\n")
+    })
+}
+
+/// The summary of a run.
+pub fn of<'a>(run: &'a Run) -> Summary<'a> {
     let Run { options, history, .. } = run;
     let [train, valid, test] = run.samples;
     let [updates, _] = run.updates();
-    let summary = Summary {
+    Summary {
         kernelet: env!("CARGO_PKG_VERSION"),
         network: match run.network {
             run::Network::Mlp(_) => "mlp",
@@ -174,9 +182,5 @@ pub fn write(path: &Path, run: &Run) -> Result<(), Error> {
         best_valid: history.best().map(Into::into),
         kept_epoch: history.kept,
         files: (&run.files).into(),
-    };
-    write_atomically(path, |to| {
-        serde_json::to_writer_pretty(&mut *to, &summary)?;
-        to.write_all(b"\n")
-    })
+    }
 }

@@ -129,7 +129,11 @@ fn finish(run: &Run) -> Result<Done, Error> {
     for path in &run.files.summary {
         summary::write(path, run)?;
     }
-    output::print(&result::of(run))?;
+    if run.options.json {
+        output::print_json(&summary::of(run))?;
+    } else {
+        output::print(&result::of(run))?;
+    }
     Ok(if run.history.interrupted { Done::Interrupted } else { Done::Complete })
 }
 

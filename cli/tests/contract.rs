@@ -477,6 +477,65 @@ fn help_names_every_option_of_the_contract() {
 }
 
 #[test]
+fn shells_and_man_learn_the_command_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let commands =
+        ["train", "study", "reproduce", "info", "completions", "man", "hidden-units", "dropout"];
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = run(folder.path(), &format!("completions {shell}"));
+        assert_success(&output);
+        let script = text(&output.stdout);
+        for command in commands {
+            assert!(script.contains(command), "{command} is not in the script for {shell}");
+        }
+        if shell == "bash" {
+            fs::write(folder.path().join("script"), &script).expect("the script is written");
+            let mut bash = Command::new("bash");
+            let check = bash.args(["-n", "script"]).current_dir(folder.path()).status();
+            assert!(check.is_ok_and(|status| status.success()), "bash refuses it");
+        }
+    }
+    let page = run(folder.path(), "man");
+    assert_success(&page);
+    assert!(text(&page.stdout).starts_with(".ie"), "it is no man page: {}", text(&page.stdout));
+    let pages = run(folder.path(), "man --out pages");
+    assert_success(&pages);
+    let page = read(&folder, "pages/kernelet-train-mlp.1");
+    for option in ["hidden", "momentum", "patience", "eval\\-every", "split\\-seed", "json"] {
+        assert!(page.contains(&format!("\\-\\-{option}")), "--{option} is not in\n{page}");
+    }
+    for command in ["", "-study", "-study-hidden-units", "-reproduce", "-info"] {
+        assert!(text(&pages.stdout).contains(&format!("kernelet{command}.1\n")), "{command}");
+    }
+}
+
+#[test]
+fn json_is_all_that_standard_output_gets() {
+    let folder = folder_with_data(60);
+    let parse = |line: &str| -> serde_json::Value {
+        let output = run(folder.path(), line);
+        assert_success(&output);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{line}: {e}"))
+    };
+    for network in ["mlp", "cnn"] {
+        let line =
+            format!("train {network} --data data.npz --hidden 4 --epochs 2 --summary s.json");
+        let printed = parse(&format!("{line} --json"));
+        let summary: serde_json::Value =
+            serde_json::from_str(&read(&folder, "s.json")).expect("the summary is JSON");
+        assert_eq!(printed, summary, "what is printed and what is written");
+        assert_eq!(printed["network"], network, "the network");
+    }
+    let info = parse("info --json --threads 2");
+    assert_eq!(info["threads"], 2, "threads in {info}");
+    for peak in ["gflops", "memory_gbytes"] {
+        for threads in ["one_thread", "all_threads"] {
+            assert!(info[peak][threads].as_f64() > Some(0.0), "{peak} {threads} in {info}");
+        }
+    }
+}
+
+#[test]
 fn instruction_sets_can_be_forced() {
     let info = |isa: &str| kernelet().env("KERNELET_ISA", isa).arg("info").output();
     let scalar = info("scalar").expect("kernelet starts");

@@ -1,10 +1,16 @@
 //! The command line as scripts know it: options, files, exit status.
 
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::{
+    assert_closed_pipe_is_fine, assert_error, assert_success, folder_with_data, kernelet, read,
+    run, text,
+};
 use kernelet::data::npz::{read_float_arrays, write_float_arrays};
 use tempfile::TempDir;
 
@@ -14,63 +20,6 @@ const HEADER: &str = "epoch,train_seconds,eval_seconds,train_loss,train_accuracy
 /// What the CNN's header goes on with.
 const CNN_HEADER: &str = ",batch_loss,batch_accuracy,train_cross_entropy,valid_cross_entropy,\
                           test_cross_entropy,batch_cross_entropy";
-
-fn kernelet() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kernelet"));
-    command.env_remove("KERNELET_ISA");
-    command
-}
-
-/// Runs `kernelet` in `folder` with the words of `line`.
-fn run(folder: &Path, line: &str) -> Output {
-    kernelet().current_dir(folder).args(line.split_whitespace()).output().expect("kernelet starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("the output is UTF-8")
-}
-
-/// Asserts that a run failed with status 1 and one line that holds all of `parts`.
-#[track_caller]
-fn assert_error(output: &Output, parts: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "status of a failure; it said: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "one line is expected in {stderr:?}");
-    assert!(stderr.starts_with("error: "), "the line is {stderr:?}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part:?} is not in {stderr:?}");
-    }
-}
-
-#[track_caller]
-fn assert_success(output: &Output) {
-    assert_eq!(output.status.code(), Some(0), "it said: {}", text(&output.stderr));
-}
-
-/// A folder with `data.npz`: `n` images that show their class (a bright band), one-hot labels.
-fn folder_with_data(n: usize) -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut images = vec![0.0; n * 784];
-    let mut labels = vec![0.0; n * 10];
-    for i in 0..n {
-        let class = i * 7 % 10;
-        labels[i * 10 + class] = 1.0;
-        for pixel in 0..784 {
-            let noise = ((i * 784 + pixel) * 7919 % 101) as f32 / 500.0;
-            let band = if pixel / 78 == class { 0.8 } else { 0.0 };
-            images[i * 784 + pixel] = band + noise;
-        }
-    }
-    let path = folder.path().join("data.npz");
-    let arrays: [(&str, &[usize], &[f32]); 2] =
-        [("images", &[n, 784], &images), ("labels", &[n, 10], &labels)];
-    write_float_arrays(&path, &arrays).expect("data.npz is written");
-    folder
-}
-
-fn read(folder: &TempDir, name: &str) -> String {
-    fs::read_to_string(folder.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
 
 /// The cells of a history, without its header.
 fn rows(history: &str) -> Vec<Vec<String>> {
@@ -693,15 +642,6 @@ fn integers_shape(path: &Path, name: &str) -> u64 {
 fn a_closed_pipe_is_no_error() {
     let folder = folder_with_data(60);
     for line in ["info", "train mlp --data data.npz --epochs 1 --hidden 3"] {
-        let mut child = kernelet()
-            .current_dir(folder.path())
-            .args(line.split(' '))
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("kernelet starts");
-        drop(child.stdout.take());
-        let output = child.wait_with_output().expect("kernelet ends");
-        assert_eq!(output.status.code(), Some(0), "{line}: {}", text(&output.stderr));
+        assert_closed_pipe_is_fine(folder.path(), line);
     }
 }

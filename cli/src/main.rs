@@ -7,7 +7,10 @@ mod files;
 mod history;
 mod info;
 mod interrupt;
+mod model;
 mod output;
+mod play;
+mod predict;
 mod progress;
 mod report;
 mod run;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         None => train::mlp(&args::main_job()),
         Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
         Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
+        Some(Command::Play(options)) => play::run(&options),
+        Some(Command::Predict(options)) => predict::run(&options),
         Some(Command::Info(options)) => info::run(&options),
     };
     match result {

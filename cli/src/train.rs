@@ -75,6 +75,11 @@ pub fn cnn(options: &CnnOptions) -> Result<Done, Error> {
     finish(&run)
 }
 
+/// The images of `--data`, or the embedded letters.
+pub fn dataset(path: Option<&Path>) -> Result<Dataset, Error> {
+    path.map_or_else(Dataset::letters, Dataset::open)
+}
+
 /// What both networks begin with.
 struct Input {
     cpu: Cpu,
@@ -86,10 +91,7 @@ struct Input {
 impl Input {
     fn open(options: &TrainOptions) -> Result<Self, Error> {
         let cpu = options.threads.cpu()?;
-        let dataset = match &options.data {
-            Some(path) => Dataset::open(path)?,
-            None => Dataset::letters()?,
-        };
+        let dataset = dataset(options.data.as_deref())?;
         let split = dataset.split(options.split, options.split_seed.0)?;
         Ok(Self { cpu, origin: dataset.origin, split })
     }
@@ -233,8 +235,9 @@ fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
     })
 }
 
-/// Makes sure that training finds the memory that it is about to ask for: without, it would abort.
-fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
+/// Makes sure that a network finds the memory that it is about to ask for: without, the program
+/// would abort.
+pub fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
     Vec::<f32>::new()
         .try_reserve_exact(floats)
         .map_err(|_| Error::Setting(format!("{} do not fit into memory", what())))

@@ -117,13 +117,14 @@ fn letters_are_shown_in_plain_characters_when_piped() {
 }
 
 #[test]
-fn colours_are_used_where_they_are_forced_and_words_with_them() {
+fn colours_are_used_where_there_are_some_and_words_with_them() {
     let (folder, _) = folder_with_model(200, HALF);
-    let shown = |variable: &str, value: &str| {
+    let shown = |environment: &[(&str, &str)]| {
         let line = format!("play {SPLIT} --model w.npz --only-wrong --count 2");
         let output = kernelet()
             .current_dir(folder.path())
-            .env(variable, value)
+            .env_remove("NO_COLOR")
+            .envs(environment.iter().copied())
             .args(line.split(' '))
             .output()
             .expect("kernelet starts");
@@ -131,13 +132,17 @@ fn colours_are_used_where_they_are_forced_and_words_with_them() {
         text(&output.stdout)
     };
     for (level, grey) in [("3", "\x1b[38;2;"), ("2", "\x1b[38;5;")] {
-        let stdout = shown("FORCE_COLOR", level);
+        let stdout = shown(&[("FORCE_COLOR", level)]);
         assert!(stdout.starts_with(grey) && stdout.contains('▀'), "level {level}: {stdout}");
         assert_eq!(stdout.matches("\x1b[1;31mwrong\x1b[0m").count(), 2, "marks in {stdout}");
     }
-    let stdout = shown("FORCE_COLOR", "1");
+    let stdout = shown(&[("FORCE_COLOR", "1")]);
     assert!(stdout.contains("wrong\x1b[0m") && !stdout.contains('▀'), "no greys: {stdout}");
-    assert!(!shown("NO_COLOR", "1").contains('\x1b'), "colours in spite of NO_COLOR");
+    // As in a terminal.
+    let terminal = [("IGNORE_IS_TERMINAL", "1"), ("TERM", "xterm"), ("COLORTERM", "truecolor")];
+    assert!(shown(&terminal).starts_with("\x1b[38;2;"), "no colours in a terminal");
+    let refused = shown(&[&terminal[..], &[("NO_COLOR", "1")]].concat());
+    assert!(refused.is_ascii() && !refused.contains('\x1b'), "in spite of NO_COLOR: {refused}");
 }
 
 #[test]
@@ -239,21 +244,47 @@ fn rows(csv: &str) -> Vec<Vec<&str>> {
     csv.lines().skip(1).map(|line| line.split(',').collect()).collect()
 }
 
+/// Writes the CNN of `w.npz` back with other running moments.
+fn write_cnn(folder: &TempDir, running_moments: &[(&str, &[usize], &[f32])]) {
+    let names = ["w0", "b0", "w1", "b1", "w2", "b2"];
+    let path = folder.path().join("w.npz");
+    let arrays = read_float_arrays(&path, &names).expect("the weights");
+    let weights = names.iter().zip(&arrays).map(|(name, a)| (*name, &a.shape[..], &a.values[..]));
+    let arrays: Vec<_> = weights.chain(running_moments.iter().copied()).collect();
+    write_float_arrays(&path, &arrays).expect("the weights are written");
+}
+
+#[test]
+fn running_moments_matter_to_predict_and_not_to_play() {
+    let (folder, _) = folder_with_model(200, CNN);
+    let both = || {
+        let lines = [
+            format!("play {SPLIT} --model w.npz"),
+            "predict --model w.npz --images images.npy".into(),
+        ];
+        lines.map(|line| {
+            let output = run(folder.path(), &line);
+            assert_success(&output);
+            text(&output.stdout)
+        })
+    };
+    let before = both();
+    write_cnn(
+        &folder,
+        &[("running_mean", &[32], &[0.5; 32]), ("running_variance", &[32], &[9.0; 32])],
+    );
+    let after = both();
+    assert_eq!(before[0], after[0], "play");
+    assert_ne!(before[1], after[1], "predict");
+}
+
 #[test]
 fn predictions_are_as_accurate_as_training_says() {
     for network in [HALF, CNN] {
         let (folder, accuracy) = folder_with_model(200, network);
         if network == CNN {
             // Without the running moments those of the images are taken, as training does.
-            let names = ["w0", "b0", "w1", "b1", "w2", "b2"];
-            let path = folder.path().join("w.npz");
-            let arrays = read_float_arrays(&path, &names).expect("the weights");
-            let arrays: Vec<(&str, &[usize], &[f32])> = names
-                .iter()
-                .zip(&arrays)
-                .map(|(name, array)| (*name, &array.shape[..], &array.values[..]))
-                .collect();
-            write_float_arrays(&path, &arrays).expect("the weights are written");
+            write_cnn(&folder, &[]);
         }
         let output = run(folder.path(), "predict --model w.npz --images images.npy");
         assert_success(&output);
@@ -391,7 +422,7 @@ fn mistakes_in_models_and_images_are_named() {
     write("short.npy", &whole[..whole.len() - 1]);
     write("text.npy", b"not an array");
     write("empty.npy", b"");
-    let header = text(&whole[10..128].to_vec());
+    let header = text(&whole[10..128]);
     let with_header = |from: &str, to: &str| {
         assert!(header.contains(from), "{from} is not in {header:?}");
         let header = header.replacen(from, to, 1);

@@ -130,7 +130,8 @@ impl Dataset {
 }
 
 /// Reads images without labels, an `.npy` file of what [`Dataset::open`] takes as `images`, or of
-/// a single image (28, 28). There may be none. Returns n x [`PIXELS`] values, bytes scaled by 1/255.
+/// a single image (28, 28). There may be none. Returns n x [`PIXELS`] values; bytes are scaled by
+/// 1/255.
 ///
 /// # Errors
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kernelet::Error;
 use kernelet::data::npz::{read_float_arrays, write_atomically, write_float_arrays};
 use kernelet::data::split::permutation;
-use kernelet::data::{Dataset, Images, PIXELS, Samples};
+use kernelet::data::{Dataset, Images, PIXELS, Samples, read_images};
 use zip::CompressionMethod::{self, Deflated, Stored};
 use zip::write::SimpleFileOptions;
 
@@ -504,6 +504,128 @@ fn no_file_causes_a_panic() {
                 changed = zipped(&[("images.npy", &changed), ("labels.npy", &labels)], method);
             }
             attempt(&changed);
+        }
+    }
+}
+
+/// A file `images.npy` in a folder of its own, read; the message of an error without its begin.
+fn read_npy(npy: &[u8]) -> Result<Vec<f32>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("images.npy");
+    fs::write(&path, npy).unwrap();
+    read_images(&path).map_err(|e| {
+        let message = e.to_string();
+        assert!(!message.contains('\n') && message.len() < 600, "long or not one line: {message}");
+        let begin = format!("{}: ", path.display());
+        message.strip_prefix(&begin).expect("the message begins with the file").to_owned()
+    })
+}
+
+#[test]
+fn images_in_a_file_of_their_own_load() {
+    for shape in ["(2, 28, 28)", "(2, 28, 28, 1)", "(2, 784)"] {
+        assert_eq!(read_npy(&npy("|u1", shape, &pixels(2))), Ok(scaled(&pixels(2))), "{shape}");
+    }
+    assert_eq!(read_npy(&npy("|u1", "(28, 28)", &pixels(1))), Ok(scaled(&pixels(1))), "one image");
+    for shape in ["(0, 28, 28)", "(0, 28, 28, 1)", "(0, 784)"] {
+        assert_eq!(read_npy(&npy("<f4", shape, &[])), Ok(vec![]), "{shape}");
+    }
+    let values: Vec<f32> = (0..2 * PIXELS).map(|i| i as f32 * 0.37 - 200.0).collect();
+    let doubles: Vec<f64> = values.iter().map(|&v| v.into()).collect();
+    for (descr, bytes) in
+        both_orders!("f4", &values).into_iter().chain(both_orders!("f8", &doubles))
+    {
+        assert_eq!(read_npy(&npy(descr, "(2, 784)", &bytes)), Ok(values.clone()), "{descr}");
+    }
+    let image = pixels(1);
+    let column_by_column = (0..PIXELS).map(|i| image[i % 28 * 28 + i / 28]);
+    let columns: Vec<u8> = column_by_column.flat_map(|v| f64::from(v).to_be_bytes()).collect();
+    let wanted: Vec<f32> = image.iter().map(|&v| v.into()).collect();
+    assert_eq!(read_npy(&npy_fortran(">f8", "(28, 28)", &columns)), Ok(wanted), "Fortran order");
+}
+
+#[test]
+fn wrong_images_in_a_file_of_their_own_are_refused() {
+    let expected = "(28, 28), (n, 28, 28), (n, 28, 28, 1) or (n, 784) is expected";
+    for (shape, n) in [("()", 1), ("(784,)", 784), ("(2, 28, 27)", 1512), ("(28, 27)", 756)] {
+        let why = format!("the array has shape {shape}: {expected}");
+        assert_eq!(read_npy(&npy("|u1", shape, &vec![0; n])), Err(why), "{shape}");
+    }
+    let whole = two_images();
+    let cases: [(&[u8], &str); 9] = [
+        (b"", "the array is damaged: failed to fill whole buffer"),
+        (b"PK\x03\x04 and so on", "the array is not in NumPy's .npy format"),
+        (&whole[..40], "the array is damaged: failed to fill whole buffer"),
+        (
+            &whole[..whole.len() - 1],
+            "the array of dtype '|u1' and shape (2, 28, 28) needs 1568 bytes behind its header of \
+             75, but the file holds 1642 in all",
+        ),
+        (
+            &[&whole[..], b"?"].concat(),
+            "the array of dtype '|u1' and shape (2, 28, 28) needs 1568 bytes behind its header of \
+             75, but the file holds 1644 in all",
+        ),
+        (
+            &npy("<f8", "(10000000, 784)", &[]),
+            "the array of dtype '<f8' and shape (10000000, 784) is of no fixed size, or larger \
+             than 16 GiB",
+        ),
+        (
+            &npy("|O", "(2, 784)", b"pickle"),
+            "the array of dtype '|O' and shape (2, 784) is of no fixed size, or larger than 16 GiB",
+        ),
+        (
+            &npy("<i4", "(1, 784)", &[0; 4 * PIXELS]),
+            "the array has dtype '<i4': uint8, float32 and float64 are supported",
+        ),
+        (
+            &npy("<f4", "(1, 784)", &[[0, 0, 0, 0], [0, 0, 0xc0, 0x7f]].concat().repeat(392)),
+            "the array is NaN at image 0, row 0, column 1",
+        ),
+    ];
+    for (bytes, why) in cases {
+        assert_eq!(read_npy(bytes), Err(why.to_owned()), "a file of {} bytes", bytes.len());
+    }
+    for path in ["absent.npy", "."] {
+        let message = read_images(Path::new(path)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{path}: ")), "{message}");
+    }
+}
+
+/// A pipe does not tell its size beforehand.
+#[cfg(target_os = "linux")]
+#[test]
+fn images_come_through_a_pipe() {
+    use std::os::fd::AsRawFd;
+
+    let through = |npy: Vec<u8>| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let thread = std::thread::spawn(move || writer.write_all(&npy));
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        let result = read_images(Path::new(&path)).map_err(|e| e.to_string());
+        drop(reader);
+        let _ = thread.join().unwrap(); // a broken pipe where the file was refused
+        result
+    };
+    assert_eq!(through(two_images()), Ok(scaled(&pixels(2))), "two images");
+    for (n, held) in [(3, "1568 bytes"), (1, "785 bytes")] {
+        let message = through(npy("|u1", &format!("({n}, 784)"), &pixels(2))).unwrap_err();
+        let why = format!("the array is damaged: {held} of data instead of {}", n * PIXELS);
+        assert!(message.ends_with(&why), "{message}");
+    }
+}
+
+/// Whatever happens to a file, it is read or refused, in one line.
+#[test]
+fn no_npy_file_causes_a_panic() {
+    let whole = npy("<f4", "(1, 28, 28)", &[0; 4 * PIXELS]);
+    for i in 0..100 {
+        let _ = read_npy(&whole[..i]);
+        for value in [0, 1, 0x7f, 0xff, b'9', b'(', whole[i] ^ 1, whole[i] ^ 0x20] {
+            let mut changed = whole.clone();
+            changed[i] = value;
+            let _ = read_npy(&changed);
         }
     }
 }

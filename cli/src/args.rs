@@ -43,6 +43,18 @@ pub enum Command {
     /// Takes half an hour on two cores; --quick takes a minute or two. What is interrupted goes on
     /// where it stopped when it is started again with the same options.
     Reproduce(Box<ReproduceOptions>),
+    /// Show letters of the test split with what a network takes them for
+    #[command(after_help = "A CNN normalises with the moments of the whole test split, as \
+                            training evaluates it.")]
+    Play(PlayOptions),
+    /// Classify images; writes CSV for scripts
+    #[command(
+        after_help = "A CNN normalises with the running moments in its file if it has them, \
+                            else with the moments of all images given.\n\n\
+                            Columns: index,class,letter,probability,p_A,...,p_J (p_0,p_1,... for \
+                            other than ten classes); the letter is empty from class 26 on."
+    )]
+    Predict(PredictOptions),
     /// Show the processor, the instruction set, the threads and the measured peaks
     Info(InfoOptions),
     /// Print a script that teaches a shell to complete this command line
@@ -154,6 +166,53 @@ pub struct ReproduceOptions {
 
     #[command(flatten)]
     pub common: StudyOptions,
+}
+
+#[derive(Args)]
+pub struct PlayOptions {
+    /// Weights, as --save writes them [default: those in kernelet-out, else a small MLP is trained]
+    #[arg(long, value_name = "F.npz")]
+    pub model: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub data: DataOptions,
+
+    /// How many letters to show
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    pub count: usize,
+
+    /// Show only letters that the network takes for others
+    #[arg(long)]
+    pub only_wrong: bool,
+
+    /// Write the letters to this picture, too
+    #[arg(long, value_name = "F.png")]
+    pub png: Option<PathBuf>,
+
+    /// Seed of the choice of letters
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u32,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+}
+
+#[derive(Args)]
+pub struct PredictOptions {
+    /// Weights, as --save writes them
+    #[arg(long, value_name = "F.npz")]
+    pub model: PathBuf,
+
+    /// Images: uint8, float32 or float64, (n, 28, 28), (n, 28, 28, 1), (n, 784) or (28, 28)
+    #[arg(long, value_name = "F.npy")]
+    pub images: PathBuf,
+
+    /// Write to this file [default: standard output]
+    #[arg(long, value_name = "F.csv")]
+    pub out: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
 }
 
 #[derive(Args)]
@@ -381,9 +440,12 @@ pub enum ReductionOption {
 #[derive(Clone, Copy)]
 pub struct SplitSeed(pub Option<u32>);
 
-/// The options of a run without arguments: the study's, everything written to `kernelet-out`.
+/// Where a run without arguments writes to.
+pub const MAIN_FOLDER: &str = "kernelet-out";
+
+/// The options of a run without arguments: the study's, everything written to [`MAIN_FOLDER`].
 pub fn main_job() -> MlpOptions {
-    parse(["kernelet", "--out", "kernelet-out"])
+    parse(["kernelet", "--out", MAIN_FOLDER])
 }
 
 fn parse<O: Args>(line: impl IntoIterator<Item = &'static str>) -> O {

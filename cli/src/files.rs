@@ -11,6 +11,9 @@ use crate::charts::Figure;
 /// The figures of a run, which [`charts::of_run`](crate::charts::of_run) draws.
 const CURVES: [&str; 2] = ["loss", "accuracy"];
 
+/// The weights in the folder of `--out`.
+pub const WEIGHTS: &str = "weights.npz";
+
 /// Where the files of a run go.
 pub struct Files {
     pub weights: Vec<PathBuf>,
@@ -32,12 +35,10 @@ impl Files {
         Self::prepare(&options.common, steps)
     }
 
-    /// Works out the paths, makes the folders, and makes sure that every file can be written and
-    /// that none takes the place of another or of the data: better now than after minutes of
-    /// training.
+    /// Works out the paths and [`check`]s them.
     fn prepare(options: &TrainOptions, steps: Vec<PathBuf>) -> Result<Self, Error> {
         let files = Self {
-            weights: place(options, &options.save, "weights.npz"),
+            weights: place(options, &options.save, WEIGHTS),
             history: place(options, &options.history, "history.csv"),
             steps,
             summary: place(options, &options.summary, "summary.json"),
@@ -48,19 +49,7 @@ impl Files {
                 .flatten()
                 .collect(),
         };
-        let mut taken: Vec<_> = options.data.path.iter().map(|path| resolve(path)).collect();
-        for path in files.all() {
-            check_writable(path)?;
-            let resolved = resolve(path);
-            // Pipes and devices can take one thing after the other.
-            if resolved.is_file() || !resolved.exists() {
-                if taken.contains(&resolved) {
-                    let why = "would be overwritten: two options name this file".into();
-                    return Err(Error::File { path: path.clone(), why });
-                }
-                taken.push(resolved);
-            }
-        }
+        check(files.all().map(PathBuf::as_path), options.data.path.as_deref())?;
         Ok(files)
     }
 
@@ -75,6 +64,28 @@ impl Files {
 /// `--out`.
 fn place(options: &TrainOptions, own: &Option<PathBuf>, name: &str) -> Vec<PathBuf> {
     own.iter().cloned().chain(options.out.iter().map(|out| out.join(name))).collect()
+}
+
+/// Makes the folders of `outputs`, and makes sure that every file can be written and that none
+/// takes the place of another or of one of `inputs`: better now than after minutes of training.
+pub fn check<'a>(
+    outputs: impl IntoIterator<Item = &'a Path>,
+    inputs: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), Error> {
+    let mut taken: Vec<_> = inputs.into_iter().map(resolve).collect();
+    for path in outputs {
+        check_writable(path)?;
+        let resolved = resolve(path);
+        // Pipes and devices can take one thing after the other.
+        if resolved.is_file() || !resolved.exists() {
+            if taken.contains(&resolved) {
+                let why = "would be overwritten: two options name this file".into();
+                return Err(Error::File { path: path.into(), why });
+            }
+            taken.push(resolved);
+        }
+    }
+    Ok(())
 }
 
 pub fn check_writable(path: &Path) -> Result<(), Error> {

@@ -9,7 +9,10 @@ mod history;
 mod info;
 mod interrupt;
 mod man;
+mod model;
 mod output;
+mod play;
+mod predict;
 mod progress;
 mod report;
 mod reproduce;
@@ -42,6 +45,8 @@ fn main() -> ExitCode {
         Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
         Some(Command::Study { study }) => reproduce::study(&study),
         Some(Command::Reproduce(options)) => reproduce::all(&options),
+        Some(Command::Play(options)) => play::run(&options),
+        Some(Command::Predict(options)) => predict::run(&options),
         Some(Command::Info(options)) => info::run(&options),
         Some(Command::Completions { shell }) => completions::run(shell),
         Some(Command::Man(options)) => man::run(&options),

@@ -7,10 +7,15 @@ use kernelet::Error;
 use kernelet::train::Metrics;
 use serde::Serialize;
 
-/// Prints to standard output. A reader that has gone away (`kernelet info | head -1`) is no error.
+/// Prints to standard output.
 pub fn print(text: &str) -> Result<(), Error> {
+    stream(|stdout| stdout.write_all(text.as_bytes()))
+}
+
+/// Writes to standard output. A reader that has gone away (`kernelet info | head -1`) is no error.
+pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::Io { path: "standard output".into(), source })
         }
@@ -58,4 +63,14 @@ pub fn count(n: usize, what: &str) -> String {
 /// A data set's name without the folders, for places that are not wide.
 pub fn name(data: &str) -> &str {
     Path::new(data).file_name().and_then(|name| name.to_str()).unwrap_or(data)
+}
+
+/// The letter of a class, as long as there are letters.
+pub fn letter(class: usize) -> Option<char> {
+    (b'A'..=b'Z').nth(class).map(char::from)
+}
+
+/// A class's letter, or its number where there is none.
+pub fn class_name(class: usize) -> String {
+    letter(class).map_or_else(|| class.to_string(), String::from)
 }

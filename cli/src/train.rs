@@ -238,8 +238,9 @@ fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
     })
 }
 
-/// Makes sure that training finds the memory that it is about to ask for: without, it would abort.
-fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
+/// Makes sure that a network finds the memory that it is about to ask for: without, the program
+/// would abort.
+pub fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
     Vec::<f32>::new()
         .try_reserve_exact(floats)
         .map_err(|_| Error::Setting(format!("{} do not fit into memory", what())))

@@ -7,10 +7,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::{
+    assert_closed_pipe_is_fine, assert_error, assert_success, folder_with_data, kernelet, read,
+    rows, run, text,
+};
 use kernelet::data::npz::{read_float_arrays, write_float_arrays};
 use tempfile::TempDir;
-
-use common::{assert_error, assert_success, folder_with_data, kernelet, read, rows, run, text};
 
 const HEADER: &str = "epoch,train_seconds,eval_seconds,train_loss,train_accuracy,\
                       valid_loss,valid_accuracy,test_loss,test_accuracy";
@@ -765,15 +767,6 @@ fn integers_shape(path: &Path, name: &str) -> u64 {
 fn a_closed_pipe_is_no_error() {
     let folder = folder_with_data(60);
     for line in ["info", "train mlp --data data.npz --epochs 1 --hidden 3"] {
-        let mut child = kernelet()
-            .current_dir(folder.path())
-            .args(line.split(' '))
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("kernelet starts");
-        drop(child.stdout.take());
-        let output = child.wait_with_output().expect("kernelet ends");
-        assert_eq!(output.status.code(), Some(0), "{line}: {}", text(&output.stderr));
+        assert_closed_pipe_is_fine(folder.path(), line);
     }
 }

@@ -1,5 +1,5 @@
-//! Images and labels: read from `.npz` files and split into training, validation and test
-//! samples.
+//! Images and labels: read from `.npz` and `.npy` files, and split into training, validation and
+//! test samples.
 
 mod letters;
 pub mod npz;
@@ -69,7 +69,7 @@ impl Dataset {
     pub fn parse(reader: impl Read + Seek, origin: impl AsRef<Path>) -> Result<Self, Error> {
         let origin = origin.as_ref();
         let mut archive = Archive::new(reader, origin)?;
-        let (images, n) = read_images(archive.entry("images")?)?;
+        let (images, n) = read_some_images(archive.entry("images")?)?;
         let (labels, classes) = read_labels(archive.entry("labels")?, n)?;
         Ok(Self { images, labels, classes, origin: origin.display().to_string() })
     }
@@ -115,7 +115,7 @@ impl Dataset {
         };
         let samples = |order: &[u32]| Samples {
             images: match &self.images {
-                Images::U8(pixels) => split::gather(pixels, order, |v| f32::from(v) / 255.0),
+                Images::U8(pixels) => split::gather(pixels, order, scaled),
                 Images::F32(pixels) => split::gather(pixels, order, |v| v),
             },
             labels: order.iter().map(|&i| self.labels[i as usize]).collect(),
@@ -129,22 +129,42 @@ impl Dataset {
     }
 }
 
-/// Returns also the number of images.
-fn read_images<R: Read>(mut entry: Entry<R>) -> Result<(Images, usize), Error> {
-    let shape = tuple(&entry.shape);
-    let n = match entry.shape[..] {
-        [n, 28, 28] | [n, 28, 28, 1] | [n, PIXELS] => n,
-        _ => {
-            return Err(entry.fail(format!(
-                "has shape {shape}: (n, 28, 28), (n, 28, 28, 1) or (n, 784) is expected"
-            )));
-        }
-    };
-    if n == 0 {
-        return Err(entry.fail(format!("has no images: its shape is {shape}")));
+/// Reads images without labels, an `.npy` file of what [`Dataset::open`] takes as `images`, or of
+/// a single image (28, 28). There may be none. Returns n x [`PIXELS`] values; bytes are scaled by
+/// 1/255.
+///
+/// # Errors
+///
+/// If the file cannot be read, is no whole `.npy` file, or is not as above.
+pub fn read_images(path: &Path) -> Result<Vec<f32>, Error> {
+    let entry = Entry::open(path)?;
+    if entry.shape != [28, 28] {
+        check_images(&entry, "(28, 28), ")?;
     }
+    Ok(match read_pixels(entry)? {
+        Images::U8(pixels) => pixels.into_iter().map(scaled).collect(),
+        Images::F32(pixels) => pixels,
+    })
+}
+
+fn scaled(byte: u8) -> f32 {
+    f32::from(byte) / 255.0
+}
+
+/// Returns the number of images; `others` are shapes that the caller takes besides those of many.
+fn check_images<F: Read>(entry: &Entry<F>, others: &str) -> Result<usize, Error> {
+    match entry.shape[..] {
+        [n, 28, 28] | [n, 28, 28, 1] | [n, PIXELS] => Ok(n),
+        _ => Err(entry.fail(format!(
+            "has shape {}: {others}(n, 28, 28), (n, 28, 28, 1) or (n, 784) is expected",
+            tuple(&entry.shape)
+        ))),
+    }
+}
+
+fn read_pixels<F: Read>(mut entry: Entry<F>) -> Result<Images, Error> {
     if entry.is_u8() {
-        return Ok((Images::U8(entry.read()?.bytes), n));
+        return Ok(Images::U8(entry.read()?.bytes));
     }
     if !entry.is_float() {
         let dtype = &entry.dtype;
@@ -157,11 +177,20 @@ fn read_images<R: Read>(mut entry: Entry<R>) -> Result<(Images, usize), Error> {
         let (value, image, row, column) = (pixels[i], i / PIXELS, i % PIXELS / 28, i % 28);
         return Err(entry.fail(format!("is {value} at image {image}, row {row}, column {column}")));
     }
-    Ok((Images::F32(pixels), n))
+    Ok(Images::F32(pixels))
+}
+
+/// Returns also the number of images.
+fn read_some_images<F: Read>(entry: Entry<F>) -> Result<(Images, usize), Error> {
+    let n = check_images(&entry, "")?;
+    if n == 0 {
+        return Err(entry.fail(format!("has no images: its shape is {}", tuple(&entry.shape))));
+    }
+    Ok((read_pixels(entry)?, n))
 }
 
 /// Returns the labels of `n` images and the number of classes.
-fn read_labels<R: Read>(mut entry: Entry<R>, n: usize) -> Result<(Vec<u32>, usize), Error> {
+fn read_labels<F: Read>(mut entry: Entry<F>, n: usize) -> Result<(Vec<u32>, usize), Error> {
     let (shape, dtype) = (tuple(&entry.shape), entry.dtype.clone());
     let one_hot = match entry.shape[..] {
         [_] if entry.is_integer() => None,

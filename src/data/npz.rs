@@ -1,8 +1,8 @@
 //! Arrays in `.npz` files: zip archives of `.npy` members, as `numpy.savez` and
-//! `numpy.savez_compressed` write them.
+//! `numpy.savez_compressed` write them. Also single `.npy` files, as `numpy.save` writes them.
 //!
 //! Nothing that a file says is trusted: sizes are multiplied with overflow checks, compared with
-//! what the archive holds, and memory grows only as data comes.
+//! what the file holds, and memory grows only as data comes.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -190,60 +190,37 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// Finds an array and reads its header.
-    pub(super) fn entry<'a>(&'a mut self, name: &'a str) -> Result<Entry<'a, R>, Error> {
+    pub(super) fn entry<'a>(
+        &'a mut self,
+        name: &'a str,
+    ) -> Result<Entry<'a, ZipFile<'a, R>>, Error> {
         let Self { path, zip } = self;
-        let fail = |why| Error::Array { path: path.clone(), array: name.into(), why };
+        let place = Place { path, name: Some(name) };
         let Some(index) = zip.index_for_name(&file_name_from_array_name(name)) else {
-            return Err(fail(format!("is missing: the file holds {}", names(zip))));
+            let held = zip.file_names_raw().map(|file| {
+                String::from_utf8_lossy(file.strip_suffix(b".npy").unwrap_or(file)).into_owned()
+            });
+            return Err(place.fail(format!("is missing: the file holds {}", list_names(held))));
         };
-        let mut file = zip.by_index(index).map_err(|e| fail(format!("cannot be read: {e}")))?;
-        let (header, header_bytes) = read_header(&mut file).map_err(fail)?;
-
-        let DType::Plain(dtype) = header.dtype() else {
-            return Err(fail("has a structured dtype".into()));
-        };
-        let shape = header.shape().iter().map(|&n| usize::try_from(n).ok());
-        let shape = shape.collect::<Option<Vec<_>>>();
-        let (bytes, shape) = shape
-            .and_then(|shape| {
-                let bytes = shape.iter().try_fold(dtype.num_bytes()?, |b, &n| b.checked_mul(n))?;
-                (bytes <= MAX_BYTES).then_some((bytes, shape))
-            })
-            .ok_or_else(|| {
-                fail(format!(
-                    "of dtype '{dtype}' and shape {} is of no fixed size, or larger than {} GiB",
-                    tuple(header.shape()),
-                    MAX_BYTES >> 30
-                ))
-            })?;
+        let file = zip.by_index(index).map_err(|e| place.fail(format!("cannot be read: {e}")))?;
         let held = file.size();
-        if held.checked_sub(header_bytes) != Some(bytes as u64) {
-            return Err(fail(format!(
-                "of dtype '{dtype}' and shape {} needs {bytes} bytes behind its header of \
-                 {header_bytes}, but the file holds {held} in all",
-                tuple(&shape)
-            )));
-        }
-        let order = header.order();
-        Ok(Entry { path, name, shape, dtype, bytes, order, file })
+        Entry::new(place, file, Some(held))
     }
 }
 
-/// What an archive holds, for a message.
-fn names<R: Read + Seek>(zip: &ZipArchive<R>) -> String {
+/// Names of arrays for a message: quoted, and neither many nor long.
+pub fn list_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
     const MANY: usize = 10;
-    let name = |name: &[u8]| {
-        let name = String::from_utf8_lossy(name.strip_suffix(b".npy").unwrap_or(name));
-        format!("{:?}", name.chars().take(30).collect::<String>())
-    };
-    let mut names: Vec<_> = zip.file_names_raw().map(name).take(MANY).collect();
-    if zip.len() > MANY {
-        names.push("...".into());
+    let name = |name: N| format!("{:?}", name.as_ref().chars().take(30).collect::<String>());
+    let mut names = names.into_iter();
+    let mut list: Vec<_> = names.by_ref().take(MANY).map(name).collect();
+    if names.next().is_some() {
+        list.push("...".into());
     }
-    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+    if list.is_empty() { "nothing".into() } else { list.join(", ") }
 }
 
-/// Reads the header of an `.npy` member. Returns also how many bytes it takes.
+/// Reads the header of an `.npy` file. Returns also how many bytes it takes.
 fn read_header(file: &mut impl Read) -> Result<(NpyHeader, u64), String> {
     let damaged = |e: io::Error| format!("is damaged: {e}");
     let mut head = [0; 12];
@@ -312,20 +289,84 @@ fn check_header(text: &[u8]) -> Result<(), &'static str> {
     product.map(|_| ()).ok_or("whose shape overflows 64 bits")
 }
 
-/// An array whose header has been read.
-pub(super) struct Entry<'a, R: Read> {
+/// Where an array lies, for messages.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     path: &'a Path,
-    name: &'a str,
+    /// In an archive; the array of an `.npy` file has none.
+    name: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn fail(self, why: String) -> Error {
+        let path = self.path.into();
+        match self.name {
+            Some(name) => Error::Array { path, array: name.into(), why },
+            None => Error::File { path, why: format!("the array {why}") },
+        }
+    }
+}
+
+/// An array whose header has been read: a member of an archive, or a file of its own.
+pub(super) struct Entry<'a, F> {
+    place: Place<'a>,
     pub(super) shape: Vec<usize>,
     pub(super) dtype: TypeStr,
     bytes: usize,
     order: Order,
-    file: ZipFile<'a, R>,
+    file: F,
 }
 
-impl<R: Read> Entry<'_, R> {
+impl<'a> Entry<'a, BufReader<File>> {
+    /// Opens an `.npy` file and reads its header.
+    pub(super) fn open(path: &'a Path) -> Result<Self, Error> {
+        let file = open(path)?;
+        let metadata =
+            file.get_ref().metadata().map_err(|source| Error::Io { path: path.into(), source })?;
+        // A pipe does not tell.
+        let held = metadata.is_file().then_some(metadata.len());
+        Self::new(Place { path, name: None }, file, held)
+    }
+}
+
+impl<'a, F: Read> Entry<'a, F> {
+    /// Reads the header; `held` is the size of the whole file, if it is known.
+    fn new(place: Place<'a>, mut file: F, held: Option<u64>) -> Result<Self, Error> {
+        let fail = |why| place.fail(why);
+        let (header, header_bytes) = read_header(&mut file).map_err(fail)?;
+
+        let DType::Plain(dtype) = header.dtype() else {
+            return Err(fail("has a structured dtype".into()));
+        };
+        let shape = header.shape().iter().map(|&n| usize::try_from(n).ok());
+        let shape = shape.collect::<Option<Vec<_>>>();
+        let (bytes, shape) = shape
+            .and_then(|shape| {
+                let bytes = shape.iter().try_fold(dtype.num_bytes()?, |b, &n| b.checked_mul(n))?;
+                (bytes <= MAX_BYTES).then_some((bytes, shape))
+            })
+            .ok_or_else(|| {
+                fail(format!(
+                    "of dtype '{dtype}' and shape {} is of no fixed size, or larger than {} GiB",
+                    tuple(header.shape()),
+                    MAX_BYTES >> 30
+                ))
+            })?;
+        if let Some(held) = held
+            && held.checked_sub(header_bytes) != Some(bytes as u64)
+        {
+            return Err(fail(format!(
+                "of dtype '{dtype}' and shape {} needs {bytes} bytes behind its header of \
+                 {header_bytes}, but the file holds {held} in all",
+                tuple(&shape)
+            )));
+        }
+        let order = header.order();
+        Ok(Self { place, shape, dtype, bytes, order, file })
+    }
+
     pub(super) fn fail(&self, why: String) -> Error {
-        Error::Array { path: self.path.into(), array: self.name.into(), why }
+        self.place.fail(why)
     }
 
     /// True for float32 and float64.

@@ -20,6 +20,8 @@ pub fn load_mlp(path: &Path) -> Result<Mlp, Error> {
     if rows != hidden {
         return Err(w_o.wrong(&format!("[{hidden}, {classes}], as w_h is {:?}", w_h.array.shape)));
     }
+    w_h.check_some()?;
+    w_o.check_some()?;
     b_h.check_vector(hidden)?;
     b_o.check_vector(classes)?;
     let shape = MlpShape { inputs, hidden, classes };
@@ -73,9 +75,7 @@ pub fn load_cnn(
     let [rows, classes] = w2.shape(&format!("[{hidden}, classes]"))?;
     let shape = CnnShape { height, width, channels, filters, hidden, classes };
     for array in [&w0, &w1, &w2] {
-        if array.array.values.is_empty() {
-            return Err(array.error(format!("is empty: its shape is {:?}", array.array.shape)));
-        }
+        array.check_some()?;
     }
     let pooled = shape.pooled();
     if inputs != pooled {
@@ -167,6 +167,13 @@ impl Named<'_> {
 
     fn shape<const N: usize>(&self, wanted: &str) -> Result<[usize; N], Error> {
         self.array.shape.as_slice().try_into().map_err(|_| self.wrong(wanted))
+    }
+
+    fn check_some(&self) -> Result<(), Error> {
+        if self.array.values.is_empty() {
+            return Err(self.error(format!("is empty: its shape is {:?}", self.array.shape)));
+        }
+        Ok(())
     }
 
     fn check_vector(&self, len: usize) -> Result<(), Error> {

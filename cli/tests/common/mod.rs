@@ -4,15 +4,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use kernelet::data::npz::write_float_arrays;
 use tempfile::TempDir;
 
-/// The program, with the best instruction set.
+/// The program, without what the environment may tell it.
 pub fn kernelet() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernelet"));
-    command.env_remove("KERNELET_ISA");
+    for name in ["KERNELET_ISA", "FORCE_COLOR", "CLICOLOR_FORCE", "IGNORE_IS_TERMINAL"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -73,4 +75,19 @@ pub fn read(folder: &TempDir, name: &str) -> String {
 /// The cells of a history, without its header.
 pub fn rows(history: &str) -> Vec<Vec<String>> {
     history.lines().skip(1).map(|row| row.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// Asserts that a run succeeds although nobody reads what it prints.
+#[track_caller]
+pub fn assert_closed_pipe_is_fine(folder: &Path, line: &str) {
+    let mut child = kernelet()
+        .current_dir(folder)
+        .args(line.split(' '))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kernelet starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("kernelet ends");
+    assert_eq!(output.status.code(), Some(0), "{line}: {}", text(&output.stderr));
 }

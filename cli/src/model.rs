@@ -1,0 +1,137 @@
+//! A trained network from a weight file, whichever of the two it is.
+
+use std::path::Path;
+
+use kernelet::data::PIXELS;
+use kernelet::data::npz::{array_names, list_names};
+use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
+use kernelet::nn::cnn::EPSILON;
+use kernelet::nn::{Cnn, Mlp, cnn, mlp};
+use kernelet::train::weights::{load_cnn, load_mlp};
+use kernelet::{Cpu, Error};
+
+use crate::output::count;
+use crate::train::check_memory;
+
+/// A network for images of 28 x 28 pixels.
+pub enum Model {
+    Mlp(Mlp),
+    /// With the running moments of its training, if the file has them.
+    Cnn(Cnn, Option<RunningMoments>),
+}
+
+/// Which mean and variance a CNN normalises with.
+#[derive(Clone, Copy)]
+pub enum NormalizeWith {
+    /// The running moments of training; where there are none, those of the images.
+    RunningMoments,
+    /// Those of the images, as training evaluates.
+    Images,
+}
+
+impl Model {
+    /// Reads a weight file: that of an MLP if it has an array `w_h`, that of a CNN if it has `w0`.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let fail = |why| Err(Error::File { path: path.into(), why });
+        let names = array_names(path)?;
+        let has = |wanted| names.iter().any(|name| name == wanted);
+        let model = match (has("w_h"), has("w0")) {
+            (true, false) => Self::Mlp(load_mlp(path)?),
+            (false, true) => {
+                let (cnn, running_moments) = load_cnn(path, 28, 28)?;
+                Self::Cnn(cnn, running_moments)
+            }
+            _ => {
+                return fail(format!(
+                    "holds {}: the weights of either an MLP (w_h, b_h, w_o, b_o) or a CNN (w0, b0, \
+                     w1, b1, w2, b2) are expected",
+                    list_names(&names)
+                ));
+            }
+        };
+        let inputs = match &model {
+            Self::Mlp(mlp) => mlp.shape.inputs,
+            Self::Cnn(cnn, _) => cnn.shape.pixels(),
+        };
+        if inputs != PIXELS {
+            return fail(format!(
+                "is a network for images of {inputs} values: images here have {PIXELS}"
+            ));
+        }
+        model.check_memory()?;
+        Ok(model)
+    }
+
+    /// Makes sure that a small file does not ask for a large workspace.
+    fn check_memory(&self) -> Result<(), Error> {
+        // The images that pass through the layers together, and the values that each leaves in a
+        // workspace; generously.
+        const IMAGES: usize = 1024;
+        let (values, units) = match self {
+            Self::Mlp(Mlp { shape, .. }) => (2 * (shape.hidden + shape.classes), shape.hidden),
+            Self::Cnn(Cnn { shape, .. }, _) => {
+                (shape.pooled() + shape.hidden + shape.classes, shape.hidden)
+            }
+        };
+        check_memory(values.saturating_mul(IMAGES), || {
+            format!("{} and what leads to them", count(units, "hidden unit"))
+        })
+    }
+
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::Mlp(mlp) => mlp.shape.classes,
+            Self::Cnn(cnn, _) => cnn.shape.classes,
+        }
+    }
+
+    /// The probabilities of all classes, image by image, for images of [`PIXELS`] values each.
+    pub fn probabilities(&self, cpu: &Cpu, images: &[f32], with: NormalizeWith) -> Vec<f32> {
+        let mut probabilities = vec![0.0; images.len() / PIXELS * self.classes()];
+        cpu.install(|| match self {
+            Self::Mlp(mlp) => {
+                let work = &mut mlp::Workspace::default();
+                mlp.predict(cpu, work, images, &mut probabilities);
+            }
+            Self::Cnn(cnn, running_moments) => {
+                let work = &mut cnn::Workspace::default();
+                let mut normalization = Normalization::identity(cnn.shape.filters);
+                match (with, running_moments) {
+                    (NormalizeWith::RunningMoments, Some(moments)) => {
+                        normalization.set_running(moments, EPSILON);
+                    }
+                    _ => {
+                        let mut moments = Moments::new(cnn.shape.filters);
+                        cnn.moments(cpu, work, images, &mut moments);
+                        normalization.set(&moments, EPSILON);
+                    }
+                }
+                cnn.predict(cpu, work, &normalization, images, &mut probabilities);
+            }
+        });
+        probabilities
+    }
+}
+
+/// The class with the largest probability, the first of equals, as training counts hits; none if
+/// the network has computed something that is no number.
+pub fn guess(probabilities: &[f32]) -> Option<usize> {
+    let first_largest = |best: usize, class: usize| {
+        if probabilities[class] > probabilities[best] { class } else { best }
+    };
+    let known = !probabilities.iter().any(|p| p.is_nan());
+    (0..probabilities.len()).reduce(first_largest).filter(|_| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guess;
+
+    #[test]
+    fn the_guess_is_the_first_of_the_largest() {
+        assert_eq!(guess(&[0.1, 0.4, 0.1, 0.4]), Some(1), "two largest");
+        assert_eq!(guess(&[0.25; 4]), Some(0), "all the same");
+        assert_eq!(guess(&[0.1, f32::NAN, 0.9]), None, "no number");
+        assert_eq!(guess(&[]), None, "no class");
+    }
+}

@@ -8,6 +8,7 @@ use kernelet::train::weights::load_mlp;
 use serde_json::json;
 
 use crate::args::{ReproduceOptions, StudyCommand, StudyOptions};
+use crate::model::Model;
 use crate::progress::Overall;
 use crate::report::Report;
 use crate::run::Network;
@@ -16,7 +17,9 @@ use crate::study::functions::{self, Differences};
 use crate::study::lab::{Lab, Work, describe};
 use crate::study::parts::Made;
 use crate::study::printed::{HIDDEN_UNITS, KEEP_PROBABILITIES, L2};
-use crate::study::{Chapter, Outcomes, cnn, early_stopping, hidden_units, mlp, regularization};
+use crate::study::{
+    Chapter, Outcomes, cnn, early_stopping, hidden_units, letters, mlp, regularization,
+};
 use crate::{Done, files, output};
 
 /// Where the report goes without `--out`.
@@ -141,6 +144,8 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     )?;
     overall.finish();
 
+    let networks =
+        [("perceptron", load(&lab, &perceptron)?), ("convolutional network", load(&lab, &plain)?)];
     let chapters = [
         Some(functions::chapter(differences)),
         mlp::chapter(&outcomes, epochs.mlp),
@@ -149,6 +154,7 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
         cnn::chapter(&outcomes, epochs.cnn, outcomes.of(&perceptron.name)),
         Some(regularization::l2_chapter(&outcomes, &L2, epochs.cnn)),
         Some(regularization::dropout_chapter(&outcomes, &KEEP_PROBABILITIES, epochs.cnn)),
+        letters::chapter(&lab.cpu, &lab.split, &networks)?,
     ];
     let report = Report {
         title: "The study, reproduced with kernelet".into(),
@@ -161,8 +167,12 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
 
 fn compare_functions(lab: &Lab, perceptron: &Experiment) -> Result<Differences, Error> {
     let path = lab.weights(perceptron).unwrap_or_default();
-    let mlp = load_mlp(&path)?;
-    Ok(functions::differences(&lab.cpu, &mlp, &lab.split.test))
+    Ok(functions::differences(&lab.cpu, &load_mlp(&path)?, &lab.split.test))
+}
+
+/// The network that a run has left.
+fn load(lab: &Lab, experiment: &Experiment) -> Result<Model, Error> {
+    Model::load(&lab.weights(experiment).unwrap_or_default())
 }
 
 /// Makes sure that there is something to train on and that the report can be written, before

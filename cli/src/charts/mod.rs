@@ -16,6 +16,8 @@ use plotters::style::{FontStyle, TextStyle, register_font};
 pub use growth::{Growth, Series};
 pub use lines::{Curve, Lines, of_run};
 
+use crate::play::Sheet;
+
 /// Units of the drawing: a PNG's pixels. Letters of [`LABEL`] units are legible where it is shown
 /// as wide as a telephone.
 pub const SIZE: (u32, u32) = (1200, 840);
@@ -59,6 +61,8 @@ pub struct Figure {
 pub enum Chart {
     Lines(Lines),
     Growth(Growth),
+    /// Drawn already; there is no SVG of it.
+    Picture(Sheet),
 }
 
 impl Figure {
@@ -67,13 +71,35 @@ impl Figure {
         ["svg", "png"].map(|kind| folder.join(format!("{name}.{kind}")))
     }
 
-    /// Draws the figure as `.svg` and as `.png` into `folder`.
+    /// Draws the figure as `.svg`, unless it is a picture, and as `.png` into `folder`.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let [svg, png] = Self::paths(&self.name, folder);
-        let text = self.svg()?;
-        write_atomically(&svg, |to| to.write_all(text.as_bytes()))?;
-        let pixels = self.pixels()?;
-        write_atomically(&png, |to| write_png(to, SIZE, &pixels))
+        if !matches!(self.chart, Chart::Picture(_)) {
+            let text = self.svg()?;
+            write_atomically(&svg, |to| to.write_all(text.as_bytes()))?;
+        }
+        let picture = self.png()?;
+        write_atomically(&png, |to| to.write_all(&picture))
+    }
+
+    /// The ending of the file that shows it best.
+    pub fn ending(&self) -> &'static str {
+        if matches!(self.chart, Chart::Picture(_)) { "png" } else { "svg" }
+    }
+
+    /// The bytes of a PNG file.
+    pub fn png(&self) -> Result<Vec<u8>, Error> {
+        let mut file = Vec::new();
+        let written = match &self.chart {
+            Chart::Picture(Sheet { size, pixels }) => write_png(&mut file, *size, pixels),
+            _ => write_png(&mut file, SIZE, &self.pixels()?),
+        };
+        written.map_err(|e| self.undrawn(&e))?;
+        Ok(file)
+    }
+
+    fn undrawn(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::Setting(format!("the figure {:?} cannot be drawn: {why}", self.name))
     }
 
     /// The drawing as the text of an SVG file.
@@ -107,12 +133,11 @@ impl Figure {
             match &self.chart {
                 Chart::Lines(lines) => lines.draw(&area)?,
                 Chart::Growth(growth) => growth.draw(&area)?,
+                Chart::Picture(_) => {}
             }
             area.present()
         };
-        draw().map_err(|why: DrawingAreaErrorKind<B::ErrorType>| {
-            Error::Setting(format!("the figure {:?} cannot be drawn: {why}", self.name))
-        })
+        draw().map_err(|why: DrawingAreaErrorKind<B::ErrorType>| self.undrawn(&why))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The report as one HTML file: nothing is loaded from anywhere, figures are part of it.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use kernelet::Error;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -75,9 +76,18 @@ fn chapter(chapter: &Chapter) -> Result<Markup, Error> {
 }
 
 fn figure(figure: &Figure) -> Result<Markup, Error> {
+    let drawing = match figure.ending() {
+        "svg" => html! {
+            div role="img" aria-label=(figure.title) { (PreEscaped(figure.svg()?)) }
+        },
+        ending => html! {
+            img alt=(figure.title)
+                src={ "data:image/" (ending) ";base64," (BASE64_STANDARD.encode(figure.png()?)) };
+        },
+    };
     Ok(html! {
         figure id=(figure.name) {
-            div role="img" aria-label=(figure.title) { (PreEscaped(figure.svg()?)) }
+            (drawing)
             figcaption { (figure.caption) }
         }
     })

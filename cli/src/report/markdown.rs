@@ -23,8 +23,8 @@ pub fn of(report: &Report, glance: Option<&Table>) -> String {
             add(&mut text, table);
         }
         for figure in &chapter.figures {
-            let (name, title) = (&figure.name, &figure.title);
-            let _ = write!(text, "\n![{title}](figures/{name}.svg)\n\n{}\n", figure.caption);
+            let (name, title, ending) = (&figure.name, &figure.title, figure.ending());
+            let _ = write!(text, "\n![{title}](figures/{name}.{ending})\n\n{}\n", figure.caption);
         }
     }
     add(&mut text, &report.facts());

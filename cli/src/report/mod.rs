@@ -58,6 +58,7 @@ impl Report {
                 "findings": chapter.findings,
                 "figures": figures.map(|f| json!({
                     "name": f.name, "title": f.title, "caption": f.caption,
+                    "file": format!("figures/{}.{}", f.name, f.ending()),
                 })).collect::<Vec<_>>(),
             })
         });

@@ -6,6 +6,7 @@ pub mod experiment;
 pub mod functions;
 pub mod hidden_units;
 pub mod lab;
+pub mod letters;
 pub mod mlp;
 pub mod parts;
 pub mod printed;

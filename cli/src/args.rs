@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kernelet::data::{Dataset, Split};
 use kernelet::train::mlp::Reduction;
 use kernelet::train::{cnn, mlp};
 use kernelet::{Cpu, Error};
+
+use crate::train::{CNN_HIDDEN, MLP_HIDDEN};
 
 /// SIMD kernels for small neural networks on a CPU.
 ///
@@ -29,6 +32,11 @@ pub enum Command {
         #[command(subcommand)]
         network: TrainCommand,
     },
+    /// Show where the time of training goes: kernel by kernel, against the machine's peaks
+    Profile {
+        #[command(subcommand)]
+        network: ProfileCommand,
+    },
     /// Show the processor, the instruction set, the threads and the measured peaks
     Info(InfoOptions),
 }
@@ -41,6 +49,14 @@ pub enum TrainCommand {
     /// The study's convolutional network: minibatches and Adam
     #[command(after_help = "Weight files hold the arrays w0, b0, w1, b1, w2 and b2.")]
     Cnn(Box<CnnOptions>),
+}
+
+#[derive(Subcommand)]
+pub enum ProfileCommand {
+    /// The study's multilayer perceptron
+    Mlp(ProfileMlpOptions),
+    /// The study's convolutional network
+    Cnn(ProfileCnnOptions),
 }
 
 #[derive(Args)]
@@ -181,6 +197,99 @@ pub struct TrainOptions {
     /// Write all of these files and curves (SVG and PNG) to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Which images, and what for.
+#[derive(Args)]
+pub struct DataOptions {
+    /// Images and labels, an .npz file [default: the embedded letters]
+    #[arg(long = "data", value_name = "F.npz")]
+    pub path: Option<PathBuf>,
+
+    /// How many images train and validate, the rest test [default: 10000,6000 of every 18724]
+    #[arg(long, value_name = "N_TRAIN,N_VALID", value_parser = split)]
+    pub split: Option<(usize, usize)>,
+
+    /// Seed of the shuffle before the split, as NumPy's RandomState; none keeps the file's order
+    #[arg(long, value_name = "N|none", default_value = "521", value_parser = split_seed)]
+    pub split_seed: SplitSeed,
+}
+
+impl DataOptions {
+    pub fn open(&self) -> Result<Dataset, Error> {
+        match &self.path {
+            Some(path) => Dataset::open(path),
+            None => Dataset::letters(),
+        }
+    }
+
+    pub fn split(&self, dataset: &Dataset) -> Result<Split, Error> {
+        dataset.split(self.split, self.split_seed.0)
+    }
+}
+
+#[derive(Args)]
+pub struct ProfileMlpOptions {
+    /// Hidden units
+    #[arg(long, value_name = "N", default_value_t = MLP_HIDDEN, value_parser = hidden)]
+    pub hidden: usize,
+
+    #[command(flatten)]
+    pub common: ProfileOptions,
+}
+
+#[derive(Args)]
+pub struct ProfileCnnOptions {
+    /// Units of the first dense layer
+    #[arg(long, value_name = "N", default_value_t = CNN_HIDDEN, value_parser = hidden)]
+    pub hidden: usize,
+
+    /// Images per minibatch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    pub batch: usize,
+
+    /// Factor of the L2 penalty on the weights of the two dense layers
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(value_parser = penalty, allow_negative_numbers = true)]
+    pub l2: f32,
+
+    /// Probability that dropout keeps a unit of the first dense layer
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(value_parser = keep_probability, allow_negative_numbers = true)]
+    pub keep_prob: f32,
+
+    #[command(flatten)]
+    pub common: ProfileOptions,
+}
+
+/// What both networks' profiles take.
+#[derive(Args)]
+pub struct ProfileOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+
+    /// Seed of everything else that is random, such as the starting weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+
+    /// Rounds of training that are listened to, and as many that are not, about half a second each
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    pub rounds: usize,
+
+    /// Print the profile as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write the profile (CSV, JSON), figures (SVG and PNG) and a trace to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Save a trace of a few more steps, for ui.perfetto.dev
+    #[arg(long, value_name = "F.json")]
+    pub trace: Option<PathBuf>,
 }
 
 impl MlpOptions {

@@ -32,9 +32,7 @@ impl Files {
         Self::prepare(&options.common, steps)
     }
 
-    /// Works out the paths, makes the folders, and makes sure that every file can be written and
-    /// that none takes the place of another or of the data: better now than after minutes of
-    /// training.
+    /// Works out the paths and [`check`]s them.
     fn prepare(options: &TrainOptions, steps: Vec<PathBuf>) -> Result<Self, Error> {
         let files = Self {
             weights: place(options, &options.save, "weights.npz"),
@@ -48,19 +46,7 @@ impl Files {
                 .flatten()
                 .collect(),
         };
-        let mut taken: Vec<_> = options.data.iter().map(|path| resolve(path)).collect();
-        for path in files.all() {
-            check_writable(path)?;
-            let resolved = resolve(path);
-            // Pipes and devices can take one thing after the other.
-            if resolved.is_file() || !resolved.exists() {
-                if taken.contains(&resolved) {
-                    let why = "would be overwritten: two options name this file".into();
-                    return Err(Error::File { path: path.clone(), why });
-                }
-                taken.push(resolved);
-            }
-        }
+        check(options.data.as_deref(), files.all())?;
         Ok(files)
     }
 
@@ -69,6 +55,28 @@ impl Files {
         let Self { weights, history, steps, summary, curves } = self;
         weights.iter().chain(history).chain(steps).chain(summary).chain(curves)
     }
+}
+
+/// Makes the folders, and makes sure that every file can be written and that none takes the place
+/// of another or of the data: better now than after minutes of training.
+pub fn check<'a>(
+    data: Option<&Path>,
+    files: impl Iterator<Item = &'a PathBuf>,
+) -> Result<(), Error> {
+    let mut taken: Vec<_> = data.into_iter().map(resolve).collect();
+    for path in files {
+        check_writable(path)?;
+        let resolved = resolve(path);
+        // Pipes and devices can take one thing after the other.
+        if resolved.is_file() || !resolved.exists() {
+            if taken.contains(&resolved) {
+                let why = "would be overwritten: two options name this file".into();
+                return Err(Error::File { path: path.clone(), why });
+            }
+            taken.push(resolved);
+        }
+    }
+    Ok(())
 }
 
 /// Where a file goes: to the path that its own option has, and under `name` to the folder of

@@ -8,6 +8,7 @@ mod history;
 mod info;
 mod interrupt;
 mod output;
+mod profile;
 mod progress;
 mod report;
 mod run;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command, TrainCommand};
+use args::{Arguments, Command, ProfileCommand, TrainCommand};
 
 /// What a command that did not fail ended with.
 pub enum Done {
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         None => train::mlp(&args::main_job()),
         Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
         Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
+        Some(Command::Profile { network: ProfileCommand::Mlp(options) }) => profile::mlp(&options),
+        Some(Command::Profile { network: ProfileCommand::Cnn(options) }) => profile::cnn(&options),
         Some(Command::Info(options)) => info::run(&options),
     };
     match result {

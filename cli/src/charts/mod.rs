@@ -1,7 +1,10 @@
 //! Figures: SVG and PNG from one drawing.
 
 mod growth;
+mod key;
 mod lines;
+mod roofline;
+mod shares;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,8 @@ use plotters::style::{FontStyle, TextStyle, register_font};
 
 pub use growth::{Growth, Series};
 pub use lines::{Curve, Lines, of_run};
+pub use roofline::Roofline;
+pub use shares::{Bar, Shares};
 
 /// Units of the drawing: a PNG's pixels. Letters of [`LABEL`] units are legible where it is shown
 /// as wide as a telephone.
@@ -57,6 +62,8 @@ pub struct Figure {
 pub enum Chart {
     Lines(Lines),
     Growth(Growth),
+    Roofline(Roofline),
+    Shares(Shares),
 }
 
 impl Figure {
@@ -105,6 +112,8 @@ impl Figure {
             match &self.chart {
                 Chart::Lines(lines) => lines.draw(&area)?,
                 Chart::Growth(growth) => growth.draw(&area)?,
+                Chart::Roofline(roofline) => roofline.draw(&area)?,
+                Chart::Shares(shares) => shares.draw(&area)?,
             }
             area.present()
         };

@@ -55,6 +55,11 @@ pub enum Command {
                             other than ten classes); the letter is empty from class 26 on."
     )]
     Predict(PredictOptions),
+    /// Show where the time of training goes: kernel by kernel, against the machine's peaks
+    Profile {
+        #[command(subcommand)]
+        network: ProfileCommand,
+    },
     /// Show the processor, the instruction set, the threads and the measured peaks
     Info(InfoOptions),
     /// Print a script that teaches a shell to complete this command line
@@ -213,6 +218,14 @@ pub struct PredictOptions {
 
     #[command(flatten)]
     pub threads: ThreadOptions,
+}
+
+#[derive(Subcommand)]
+pub enum ProfileCommand {
+    /// The study's multilayer perceptron
+    Mlp(ProfileMlpOptions),
+    /// The study's convolutional network
+    Cnn(ProfileCnnOptions),
 }
 
 #[derive(Args)]
@@ -393,6 +406,70 @@ pub struct TrainOptions {
     /// Print the summary as JSON instead of the table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ProfileMlpOptions {
+    /// Hidden units
+    #[arg(long, value_name = "N", default_value_t = printed::MLP_HIDDEN, value_parser = hidden)]
+    pub hidden: usize,
+
+    #[command(flatten)]
+    pub common: ProfileOptions,
+}
+
+#[derive(Args)]
+pub struct ProfileCnnOptions {
+    /// Units of the first dense layer
+    #[arg(long, value_name = "N", default_value_t = printed::CNN_HIDDEN, value_parser = hidden)]
+    pub hidden: usize,
+
+    /// Images per minibatch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    pub batch: usize,
+
+    /// Factor of the L2 penalty on the weights of the two dense layers
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(value_parser = penalty, allow_negative_numbers = true)]
+    pub l2: f32,
+
+    /// Probability that dropout keeps a unit of the first dense layer
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(value_parser = keep_probability, allow_negative_numbers = true)]
+    pub keep_prob: f32,
+
+    #[command(flatten)]
+    pub common: ProfileOptions,
+}
+
+/// What both networks' profiles take.
+#[derive(Args)]
+pub struct ProfileOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+
+    /// Seed of everything else that is random, such as the starting weights
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub threads: ThreadOptions,
+
+    /// Rounds of training that are listened to, and as many that are not, about half a second each
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    pub rounds: usize,
+
+    /// Print the profile as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write the profile (CSV, JSON), figures (SVG and PNG) and a trace to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Save a trace of a few more steps, for ui.perfetto.dev
+    #[arg(long, value_name = "F.json")]
+    pub trace: Option<PathBuf>,
 }
 
 impl MlpOptions {

@@ -13,6 +13,7 @@ mod model;
 mod output;
 mod play;
 mod predict;
+mod profile;
 mod progress;
 mod report;
 mod reproduce;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command, TrainCommand};
+use args::{Arguments, Command, ProfileCommand, TrainCommand};
 
 /// What a command that did not fail ended with.
 pub enum Done {
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         Some(Command::Reproduce(options)) => reproduce::all(&options),
         Some(Command::Play(options)) => play::run(&options),
         Some(Command::Predict(options)) => predict::run(&options),
+        Some(Command::Profile { network: ProfileCommand::Mlp(options) }) => profile::mlp(&options),
+        Some(Command::Profile { network: ProfileCommand::Cnn(options) }) => profile::cnn(&options),
         Some(Command::Info(options)) => info::run(&options),
         Some(Command::Completions { shell }) => completions::run(shell),
         Some(Command::Man(options)) => man::run(&options),

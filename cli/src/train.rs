@@ -184,21 +184,19 @@ impl Observer {
 
 /// The starting weights: those of `--init`, or new ones.
 fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
-    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
-    const FLOATS_PER_UNIT: usize = 3 * 800 + 2 * 1024;
-    let fits = |hidden: usize| {
-        check_memory(FLOATS_PER_UNIT.saturating_mul(hidden), || count(hidden, "hidden unit"))
-    };
     let Some(path) = &options.common.init else {
-        let hidden = options.hidden.unwrap_or(MLP_HIDDEN);
-        fits(hidden)?;
-        let shape = MlpShape { inputs: PIXELS, hidden, classes };
-        return Ok(Mlp::xavier(shape, options.common.seed));
+        return new_mlp(options.hidden.unwrap_or(MLP_HIDDEN), classes, options.common.seed);
     };
     let mlp = load_mlp(path)?;
     check_hidden(path, mlp.shape.hidden, options.hidden)?;
-    fits(mlp.shape.hidden)?;
+    check_mlp_memory(mlp.shape.hidden)?;
     Ok(mlp)
+}
+
+/// New starting weights, if they and their training fit into memory.
+pub fn new_mlp(hidden: usize, classes: usize, seed: u64) -> Result<Mlp, Error> {
+    check_mlp_memory(hidden)?;
+    Ok(Mlp::xavier(MlpShape { inputs: PIXELS, hidden, classes }, seed))
 }
 
 /// As [`first_mlp`], with the running moments that the weights of `--init` may have.
@@ -207,13 +205,18 @@ fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<Running
     let shape = CnnShape::study(hidden, split.classes);
     let batch = options.batch.min(split.train.len());
     let Some(path) = &options.common.init else {
-        check_cnn_memory(shape, batch)?;
-        return Ok((Cnn::xavier(shape, options.common.seed), None));
+        return Ok((new_cnn(shape, batch, options.common.seed)?, None));
     };
     let (cnn, running_moments) = load_cnn(path, shape.height, shape.width)?;
     check_hidden(path, cnn.shape.hidden, options.hidden)?;
     check_cnn_memory(cnn.shape, batch)?;
     Ok((cnn, running_moments))
+}
+
+/// As [`new_mlp`].
+pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
+    check_cnn_memory(shape, batch)?;
+    Ok(Cnn::xavier(shape, seed))
 }
 
 /// Makes sure that `--hidden`, where it is given, agrees with `--init`.
@@ -225,6 +228,12 @@ fn check_hidden(init: &Path, found: usize, wanted: Option<usize>) -> Result<(), 
         }),
         _ => Ok(()),
     }
+}
+
+fn check_mlp_memory(hidden: usize) -> Result<(), Error> {
+    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
+    const FLOATS_PER_UNIT: usize = 3 * 800 + 2 * 1024;
+    check_memory(FLOATS_PER_UNIT.saturating_mul(hidden), || count(hidden, "hidden unit"))
 }
 
 fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 
 use super::history::{Epoch, History, Metrics};
 use super::patience::{self, Patience};
+use super::train_span;
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
 use crate::error::Error;
@@ -190,6 +191,7 @@ fn run(
                 shuffle(&mut order, settings.seed, epoch);
             }
             for chosen in order.chunks(batch) {
+                let span = train_span!("step");
                 let (images, labels) =
                     (&mut images[..chosen.len() * pixels], &mut labels[..chosen.len()]);
                 gather(train, chosen, images, labels);
@@ -205,6 +207,7 @@ fn run(
                 running_moments
                     .get_or_insert_with(|| RunningMoments::new(cnn.shape.filters))
                     .update(work.batch_moments(), decay);
+                drop(span);
                 let metrics = Metrics::new(tally, penalty);
                 last_batch = Some(metrics);
                 step_losses.push(metrics.loss);
@@ -267,6 +270,7 @@ fn evaluate_epoch(
     row: &mut Epoch,
 ) {
     let start = Instant::now();
+    let _span = train_span!("evaluate");
     let penalty = cnn.penalty(settings.l2);
     let mut measure = |samples: &Samples| {
         (!samples.is_empty()).then(|| Metrics::new(evaluate(cpu, cnn, work, samples), penalty))

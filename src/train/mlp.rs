@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::history::{Epoch, History, Metrics};
 use super::patience::{self, Patience};
+use super::train_span;
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
 use crate::error::Error;
@@ -127,6 +128,7 @@ fn run(
         let recorded = ended || epoch % settings.eval_every == 0;
 
         let start = Instant::now();
+        let span = recorded.then(|| train_span!("evaluate"));
         let measure = |samples: &Samples, work: &mut Workspace| {
             (recorded && !samples.is_empty())
                 .then(|| metrics(mlp.evaluate(cpu, work, &samples.images, &samples.labels)))
@@ -149,10 +151,12 @@ fn run(
         let last = ended || over;
         // Every other epoch's figures on the training set come with its gradients, below.
         let trained = if last { measure(&split.train, &mut work) } else { None };
+        drop(span);
         row.eval_seconds = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
         let train = trained.unwrap_or_else(|| {
+            let _span = train_span!("step");
             let tally = mlp.gradients(cpu, &mut work, images, labels, scale, &mut gradients);
             mlp.momentum_step(cpu, step, &mut velocity, &gradients);
             metrics(tally)

@@ -1,7 +1,10 @@
 //! Figures: SVG and PNG from one drawing.
 
 mod growth;
+mod key;
 mod lines;
+mod roofline;
+mod shares;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,8 @@ use plotters::style::{FontStyle, TextStyle, register_font};
 
 pub use growth::{Growth, Series};
 pub use lines::{Curve, Lines, of_run};
+pub use roofline::Roofline;
+pub use shares::{Bar, Shares};
 
 use crate::play::Sheet;
 
@@ -63,6 +68,8 @@ pub enum Chart {
     Growth(Growth),
     /// Drawn already; there is no SVG of it.
     Picture(Sheet),
+    Roofline(Roofline),
+    Shares(Shares),
 }
 
 impl Figure {
@@ -134,6 +141,8 @@ impl Figure {
                 Chart::Lines(lines) => lines.draw(&area)?,
                 Chart::Growth(growth) => growth.draw(&area)?,
                 Chart::Picture(_) => {}
+                Chart::Roofline(roofline) => roofline.draw(&area)?,
+                Chart::Shares(shares) => shares.draw(&area)?,
             }
             area.present()
         };

@@ -223,9 +223,9 @@ pub struct PredictOptions {
 #[derive(Subcommand)]
 pub enum ProfileCommand {
     /// The study's multilayer perceptron
-    Mlp(ProfileMlpOptions),
+    Mlp(Box<ProfileMlpOptions>),
     /// The study's convolutional network
-    Cnn(ProfileCnnOptions),
+    Cnn(Box<ProfileCnnOptions>),
 }
 
 #[derive(Args)]

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::args::{ReproduceOptions, StudyCommand, StudyOptions};
 use crate::model::Model;
+use crate::profile::{Profile, Subject, measure};
 use crate::progress::Overall;
 use crate::report::Report;
 use crate::run::Network;
@@ -16,9 +17,9 @@ use crate::study::experiment::Experiment;
 use crate::study::functions::{self, Differences};
 use crate::study::lab::{Lab, Work, describe};
 use crate::study::parts::Made;
-use crate::study::printed::{HIDDEN_UNITS, KEEP_PROBABILITIES, L2};
+use crate::study::printed::{CNN_HIDDEN, HIDDEN_UNITS, KEEP_PROBABILITIES, L2};
 use crate::study::{
-    Chapter, Outcomes, cnn, early_stopping, hidden_units, letters, mlp, regularization,
+    Chapter, Outcomes, cnn, early_stopping, hidden_units, kernels, letters, mlp, regularization,
 };
 use crate::{Done, files, output};
 
@@ -37,17 +38,27 @@ const FULL: Epochs = Epochs { mlp: 200, cnn: 50 };
 /// Enough to see everything at work in a minute or two: the first epochs of the full runs.
 const QUICK: Epochs = Epochs { mlp: 20, cnn: 2 };
 
+/// Rounds of a profile that are listened to.
+const ROUNDS: usize = 5;
+const QUICK_ROUNDS: usize = 1;
+
+/// Seconds of a profile, roughly, as [`Experiment::cost`] has them.
+const PROFILE_COST: f64 = 8.0;
+
 /// Makes one of the study's experiments.
 pub fn study(command: &StudyCommand) -> Result<Done, Error> {
     match command {
-        StudyCommand::HiddenUnits { units, profile: _, epochs, common } => {
+        StudyCommand::HiddenUnits { units, profile, epochs, common } => {
             let units = ascending(units, usize::cmp);
-            one("hidden units", common, &hidden_units::experiments(&units, *epochs), |outcomes| {
+            let subjects: Vec<_> = units.iter().map(|&hidden| Subject::Mlp { hidden }).collect();
+            let subjects = if *profile { subjects } else { Vec::new() };
+            let experiments = hidden_units::experiments(&units, *epochs);
+            one("hidden units", common, &experiments, &subjects, |outcomes| {
                 vec![hidden_units::chapter(outcomes, &units, *epochs)]
             })
         }
         StudyCommand::EarlyStopping { epochs, common } => {
-            one("early stopping", common, &mlp::experiments(*epochs), |outcomes| {
+            one("early stopping", common, &mlp::experiments(*epochs), &[], |outcomes| {
                 let chapters =
                     [mlp::chapter(outcomes, *epochs), early_stopping::chapter(outcomes, *epochs)];
                 chapters.into_iter().flatten().collect()
@@ -58,7 +69,7 @@ pub fn study(command: &StudyCommand) -> Result<Done, Error> {
             let l2: Vec<_> =
                 ascending(l2, f32::total_cmp).into_iter().filter(|&l2| l2 != 0.0).collect();
             let experiments = regularization::l2_experiments(&l2, *epochs);
-            one("L2 regularisation", common, &experiments, |outcomes| {
+            one("L2 regularisation", common, &experiments, &[], |outcomes| {
                 let chapters = cnn::chapter(outcomes, *epochs, None).into_iter();
                 chapters.chain([regularization::l2_chapter(outcomes, &l2, *epochs)]).collect()
             })
@@ -68,7 +79,7 @@ pub fn study(command: &StudyCommand) -> Result<Done, Error> {
                 ascending(keep_prob, f32::total_cmp).into_iter().filter(|&p| p != 1.0).collect();
             keep.reverse();
             let experiments = regularization::dropout_experiments(&keep, *epochs);
-            one("dropout", common, &experiments, |outcomes| {
+            one("dropout", common, &experiments, &[], |outcomes| {
                 let chapters = cnn::chapter(outcomes, *epochs, None).into_iter();
                 chapters
                     .chain([regularization::dropout_chapter(outcomes, &keep, *epochs)])
@@ -86,19 +97,24 @@ fn ascending<T: Copy>(values: &[T], order: fn(&T, &T) -> std::cmp::Ordering) -> 
     values
 }
 
-/// Makes the runs of one experiment and shows its chapters.
+/// Makes the runs of one experiment, profiles what `subjects` names, and shows its chapters.
 fn one(
     title: &str,
     options: &StudyOptions,
     experiments: &[Experiment],
+    subjects: &[Subject],
     chapters: impl FnOnce(&Outcomes) -> Vec<Chapter>,
 ) -> Result<Done, Error> {
     let out = options.out.as_deref();
     prepare(out)?;
     let lab = Lab::open(options, out)?;
     announce(&lab, experiments);
-    let mut overall = Overall::new(experiments.len(), cost(&lab, experiments));
+    let (parts, cost) = (experiments.len() + subjects.len(), cost(&lab, experiments, subjects));
+    let mut overall = Overall::new(parts, cost);
     let Work::Done(outcomes) = lab.train(experiments, |_| false, &mut overall)? else {
+        return interrupted(overall, out);
+    };
+    let Work::Done(profiles) = profile(&lab, subjects, ROUNDS, &mut overall)? else {
         return interrupted(overall, out);
     };
     overall.finish();
@@ -106,7 +122,7 @@ fn one(
         title: format!("The study's {title}, with kernelet"),
         preface: preface(&lab, &outcomes),
         facts: facts(&lab, &outcomes),
-        chapters: chapters(&outcomes),
+        chapters: chapters(&outcomes).into_iter().chain(kernels::chapter(&profiles)).collect(),
     };
     show(&report, &report.text(), options, out)
 }
@@ -127,8 +143,15 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     let dropout = regularization::dropout_experiments(&KEEP_PROBABILITIES, epochs.cnn);
     experiments.extend(dropout.into_iter().skip(1));
 
+    let subjects: Vec<_> = HIDDEN_UNITS
+        .iter()
+        .map(|&hidden| Subject::Mlp { hidden })
+        .chain([Subject::Cnn { hidden: CNN_HIDDEN, batch: 32, l2: 0.0, keep_probability: 1.0 }])
+        .collect();
+
     announce(&lab, &experiments);
-    let mut overall = Overall::new(experiments.len() + 1, cost(&lab, &experiments) + 1.0);
+    let (parts, cost) = (experiments.len() + subjects.len(), cost(&lab, &experiments, &subjects));
+    let mut overall = Overall::new(parts + 1, cost + 1.0);
     let keep =
         |experiment: &Experiment| [&perceptron.name, &plain.name].contains(&&experiment.name);
     let Work::Done(outcomes) = lab.train(&experiments, keep, &mut overall)? else {
@@ -142,6 +165,11 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
         |lab| compare_functions(lab, &perceptron),
         |_| "compared".into(),
     )?;
+    let Work::Done(differences) = differences else { return interrupted(overall, Some(out)) };
+    let rounds = if *quick { QUICK_ROUNDS } else { ROUNDS };
+    let Work::Done(profiles) = profile(&lab, &subjects, rounds, &mut overall)? else {
+        return interrupted(overall, Some(out));
+    };
     overall.finish();
 
     let networks =
@@ -154,6 +182,7 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
         cnn::chapter(&outcomes, epochs.cnn, outcomes.of(&perceptron.name)),
         Some(regularization::l2_chapter(&outcomes, &L2, epochs.cnn)),
         Some(regularization::dropout_chapter(&outcomes, &KEEP_PROBABILITIES, epochs.cnn)),
+        kernels::chapter(&profiles),
         letters::chapter(&lab.cpu, &lab.split, &networks)?,
     ];
     let report = Report {
@@ -165,9 +194,43 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     show(&report, &report.summary(), common, Some(out))
 }
 
-fn compare_functions(lab: &Lab, perceptron: &Experiment) -> Result<Differences, Error> {
+/// Profiles networks, one after the other.
+fn profile(
+    lab: &Lab,
+    subjects: &[Subject],
+    rounds: usize,
+    overall: &mut Overall,
+) -> Result<Work<Vec<Profile>>, Error> {
+    let mut profiles = Vec::new();
+    for subject in subjects {
+        overall.begin(&format!("profile of the {}", subject.name()), PROFILE_COST);
+        let name = match subject {
+            Subject::Mlp { hidden } => format!("profile-mlp-{hidden}"),
+            Subject::Cnn { hidden, .. } => format!("profile-cnn-{hidden}"),
+        };
+        let measured = lab.part(
+            &name,
+            &json!({ "profile": subject, "rounds": rounds }),
+            overall,
+            |lab| {
+                let profile = measure(&lab.cpu, &lab.split, subject, lab.seed, rounds)?;
+                Ok(profile.map_or(Work::Interrupted, Work::Done))
+            },
+            |profile| {
+                let Profile { step_seconds, coverage, .. } = profile;
+                let (ms, percent) = (1e3 * step_seconds.off, 100.0 * coverage);
+                format!("a step takes {ms:.1} ms, {percent:.1} % of it in kernels")
+            },
+        )?;
+        let Work::Done(profile) = measured else { return Ok(Work::Interrupted) };
+        profiles.push(profile);
+    }
+    Ok(Work::Done(profiles))
+}
+
+fn compare_functions(lab: &Lab, perceptron: &Experiment) -> Result<Work<Differences>, Error> {
     let path = lab.weights(perceptron).unwrap_or_default();
-    Ok(functions::differences(&lab.cpu, &load_mlp(&path)?, &lab.split.test))
+    Ok(Work::Done(functions::differences(&lab.cpu, &load_mlp(&path)?, &lab.split.test)))
 }
 
 /// The network that a run has left.
@@ -184,8 +247,9 @@ fn prepare(out: Option<&Path>) -> Result<(), Error> {
     }
 }
 
-fn cost(lab: &Lab, experiments: &[Experiment]) -> f64 {
-    experiments.iter().map(|experiment| experiment.cost(lab.images())).sum()
+fn cost(lab: &Lab, experiments: &[Experiment], subjects: &[Subject]) -> f64 {
+    let runs = experiments.iter().map(|experiment| experiment.cost(lab.images()));
+    runs.sum::<f64>() + PROFILE_COST * subjects.len() as f64
 }
 
 fn announce(lab: &Lab, experiments: &[Experiment]) {

@@ -89,7 +89,7 @@ fn a_run_of_the_cnn_writes_every_file_it_is_asked_for() {
     assert_eq!(summary["updates"], 6, "updates in {summary}");
     let settings = serde_json::json!({
         "hidden": 12, "epochs": 2, "learning_rate": 1e-4, "batch": 20, "l2": 0.01,
-        "keep_probability": 0.9, "shuffle": true, "eval_every": 1, "seed": 1, "split_seed": 521,
+        "keep_probability": 0.9, "shuffle": true, "eval_every": 1, "patience": null, "seed": 1, "split_seed": 521,
         "init": null,
     });
     assert_eq!(summary["settings"], settings, "settings in {summary}");

@@ -1,49 +1,20 @@
 //! `kernelet profile`: what it says adds up, and its files can be read.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use kernelet::data::npz::write_float_arrays;
+use common::{assert_error, assert_success, folder_with_data, text};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Runs `kernelet` in `folder` with the words of `line`, and expects that it succeeds.
 #[track_caller]
 fn run(folder: &Path, line: &str) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_kernelet"))
-        .env_remove("KERNELET_ISA")
-        .current_dir(folder)
-        .args(line.split_whitespace())
-        .output()
-        .expect("kernelet starts");
-    assert_eq!(output.status.code(), Some(0), "it said: {}", text(&output.stderr));
+    let output = common::run(folder, line);
+    assert_success(&output);
     output
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("the output is UTF-8")
-}
-
-/// A folder with `data.npz`: `n` images that show their class (a bright band), one-hot labels.
-fn folder_with_data(n: usize) -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut images = vec![0.0; n * 784];
-    let mut labels = vec![0.0; n * 10];
-    for i in 0..n {
-        let class = i * 7 % 10;
-        labels[i * 10 + class] = 1.0;
-        for pixel in 0..784 {
-            let noise = ((i * 784 + pixel) * 7919 % 101) as f32 / 500.0;
-            let band = if pixel / 78 == class { 0.8 } else { 0.0 };
-            images[i * 784 + pixel] = band + noise;
-        }
-    }
-    let path = folder.path().join("data.npz");
-    let arrays: [(&str, &[usize], &[f32]); 2] =
-        [("images", &[n, 784], &images), ("labels", &[n, 10], &labels)];
-    write_float_arrays(&path, &arrays).expect("data.npz is written");
-    folder
 }
 
 fn json(path: &Path) -> Value {
@@ -193,12 +164,6 @@ fn a_profile_of_the_cnn_is_json_if_it_is_asked_for() {
 #[test]
 fn a_profile_does_not_overwrite_its_data() {
     let folder = folder_with_data(20);
-    let output = Command::new(env!("CARGO_BIN_EXE_kernelet"))
-        .current_dir(folder.path())
-        .args(["profile", "mlp", "--data", "data.npz", "--trace", "data.npz"])
-        .output()
-        .expect("kernelet starts");
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "status; it said: {stderr}");
-    assert!(stderr.contains("would be overwritten"), "it said: {stderr}");
+    let line = "profile mlp --data data.npz --trace data.npz";
+    assert_error(&common::run(folder.path(), line), &["data.npz", "would be overwritten"]);
 }

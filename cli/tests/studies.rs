@@ -31,7 +31,7 @@ fn figures(out: &Path) -> BTreeMap<String, Value> {
             }
             result["seconds"] = Value::Null;
         }
-        if result.get("shares").is_some() {
+        if result.get("coverage").is_some() {
             result = Value::Null; // a profile is nothing but times
         }
         (path.file_stem().expect("a name").to_string_lossy().into_owned(), result)

@@ -2,6 +2,7 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{LABEL, PALETTE, font};
 
@@ -11,13 +12,14 @@ const LINE: u32 = 38;
 /// Things that have a place of their own at most; further ones are too small to be seen.
 pub(super) const MOST: usize = 10;
 
-/// The color of a thing: those of the palette without its last, gray, then lighter ones.
+/// The color of a thing: those of the palette without its last, gray, then lighter ones in another
+/// order, so that like ones are far apart.
 pub(super) fn color(index: usize) -> RGBColor {
     let colors = &PALETTE[..PALETTE.len() - 1];
-    let RGBColor(red, green, blue) = colors[index % colors.len()];
-    if index < colors.len() {
-        return RGBColor(red, green, blue);
+    if let Some(&color) = colors.get(index) {
+        return color;
     }
+    let RGBColor(red, green, blue) = colors[(index + 2) % colors.len()];
     let lighter = |part: u8| 255 - (255 - part) / 2;
     RGBColor(lighter(red), lighter(green), lighter(blue))
 }
@@ -36,10 +38,12 @@ pub(super) fn draw<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     entries: &[(RGBColor, String)],
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    let style = font(LABEL - 4).pos(Pos::new(HPos::Left, VPos::Center));
     for (line, (color, text)) in (0..).zip(entries) {
         let y = LINE as i32 * line;
         area.draw(&Rectangle::new([(40, y + 2), (76, y + 30)], color.filled()))?;
-        area.draw(&Text::new(text.as_str(), (92, y), font(LABEL - 4)))?;
+        // Bitmaps have letters some pixels higher than SVGs: this is between the two.
+        area.draw(&Text::new(text.as_str(), (92, y + 18), style.clone()))?;
     }
     Ok(())
 }

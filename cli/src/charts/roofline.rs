@@ -89,23 +89,31 @@ impl Roofline {
         text(format!("{gbytes:.0} GB/s"), (x - 16, y - 6), HPos::Right, VPos::Bottom)?;
 
         let dots: Vec<_> = kernels.iter().map(|(_, x, y)| pixel(*x, *y)).collect();
-        let numbers = places(&dots);
+        let numbers = places(&dots, &roof.map(|(x, y)| pixel(x, y)));
         // The most important last, on top.
         for (index, (&dot, &number)) in dots.iter().zip(&numbers).enumerate().rev() {
             let style = key::color(index).filled();
             area.draw(&Circle::new(dot, DOT, style))?;
             area.draw(&Circle::new(dot, DOT, WHITE.stroke_width(2)))?;
-            text((index + 1).to_string(), number, HPos::Center, VPos::Center)?;
+            let at = (number.0, number.1 + 2);
+            text((index + 1).to_string(), at, HPos::Center, VPos::Center)?;
         }
         Ok(())
     }
 }
 
-/// Where the dots' numbers go: beside their dots, clear of other dots and numbers as far as there
-/// is a place.
-fn places(dots: &[(i32, i32)]) -> Vec<(i32, i32)> {
-    let around = |&(x, y): &(i32, i32)| [x - DOT, y - DOT, x + DOT, y + DOT];
-    let mut taken: Vec<Region> = dots.iter().map(around).collect();
+/// Where the dots' numbers go: beside their dots, clear of other dots, numbers and the roof, a line
+/// through the given points, as far as there is a place.
+fn places(dots: &[(i32, i32)], roof: &[(i32, i32)]) -> Vec<(i32, i32)> {
+    let around = |(x, y): (i32, i32), size| [x - size, y - size, x + size, y + size];
+    let mut taken: Vec<Region> = dots.iter().map(|&dot| around(dot, DOT)).collect();
+    for ends in roof.windows(2) {
+        let &[(x, y), (x_end, y_end)] = ends else { continue };
+        // The line as a row of small fields.
+        let steps = ((x_end - x).abs().max((y_end - y).abs()) / 4).max(1);
+        let at = |step| (x + (x_end - x) * step / steps, y + (y_end - y) * step / steps);
+        taken.extend((0..=steps).map(|step| around(at(step), 3)));
+    }
     let mut places = Vec::new();
     let (width, height) = NUMBER;
     for &(x, y) in dots {
@@ -151,11 +159,14 @@ mod tests {
     #[test]
     fn numbers_keep_clear_of_dots_and_of_each_other() {
         let dots = [(100, 100), (104, 100), (100, 125), (300, 40), (325, 40), (312, 60)];
-        let numbers = places(&dots);
+        let roof = [(0, 92), (200, 92)];
+        let numbers = places(&dots, &roof);
         let clear = |a: (i32, i32), b: (i32, i32), width, height| {
             (a.0 - b.0).abs() >= width || (a.1 - b.1).abs() >= height
         };
         for (i, &number) in numbers.iter().enumerate() {
+            let apart = number.0 > 200 || (number.1 - 92).abs() >= NUMBER.1;
+            assert!(apart, "number {i} at {number:?} is on the roof");
             for &dot in &dots {
                 let apart = clear(number, dot, NUMBER.0 + DOT, NUMBER.1 + DOT);
                 assert!(apart, "number {i} at {number:?} is on the dot {dot:?}");

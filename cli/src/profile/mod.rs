@@ -20,7 +20,8 @@ use crate::run::Network;
 use crate::{Done, files, interrupt, output};
 
 pub use measure::{measure, trace};
-pub use show::{figures, text, write_csv};
+pub use show::{figures, step_table};
+use show::{text, write_csv};
 
 /// What a profile is of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -225,7 +226,7 @@ impl Profile {
             serde_json::to_writer_pretty(&mut *to, self)?;
             to.write_all(b"\n")
         })?;
-        for figure in figures(&[self]) {
+        for figure in figures("", &[self]) {
             figure.write(folder)?;
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use comfy_table::{CellAlignment, Table, presets};
 use kernelet::Error;
 use kernelet::data::npz::write_atomically;
 use serde::Serialize;
@@ -11,23 +10,20 @@ use serde::Serialize;
 use super::{Part, Profile, Subject};
 use crate::charts::{Bar, Chart, Figure, Roofline, Shares};
 use crate::output::{count, decimal};
+use crate::table::{Column, Table};
 
 /// The row of what is in no kernel.
 const OUTSIDE: &str = "outside kernels";
 
-/// The names of [`figures`].
+/// The names of [`figures`], before what they are of.
 pub const FIGURES: [&str; 2] = ["shares", "roofline"];
 
 /// The profile for a terminal.
 pub fn text(profile: &Profile) -> String {
     let mut text = String::new();
-    let images = count(profile.images, "image");
-    let subject = profile.subject.name();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "\nTraining step of {images}: {subject}");
-    let _ = writeln!(text, "{}", table(&profile.step));
-    let _ = writeln!(text, "\nEvaluation");
-    let _ = writeln!(text, "{}", table(&profile.evaluation));
+    let _ = write!(text, "\n{}", step_table(profile).text());
+    let _ = write!(text, "\n{}", table("evaluation", "Evaluation", &profile.evaluation).text());
     let peaks = profile.peaks;
     let _ = writeln!(
         text,
@@ -64,15 +60,27 @@ pub fn text(profile: &Profile) -> String {
     text
 }
 
-fn table(part: &Part) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["kernel", "calls", "ms", "share", "GFLOP/s", "GB/s", "FLOP/B", "roof"]);
+/// The kernels of a training step.
+pub fn step_table(profile: &Profile) -> Table {
+    let subject = &profile.subject;
+    let network = match subject {
+        Subject::Mlp { .. } => "mlp",
+        Subject::Cnn { .. } => "cnn",
+    };
+    let name = format!("profile-{network}-{}", subject.hidden());
+    let images = count(profile.images, "image");
+    table(&name, &format!("Training step of {images}: {}", subject.name()), &profile.step)
+}
+
+fn table(name: &str, title: &str, part: &Part) -> Table {
+    let numbers = ["calls", "ms", "share", "GFLOP/s", "GB/s", "FLOP/B", "roof"].map(Column::right);
+    let columns = [Column::left("kernel")].into_iter().chain(numbers);
+    let mut table = Table::new(name, title, columns);
     let calls = part.calls.max(1) as f64;
     let share = |share: f64| format!("{:.1} %", 100.0 * share);
     for kernel in &part.kernels {
-        table.add_row([
-            broken(&kernel.name),
+        table.row([
+            kernel.name.clone(),
             rounded(kernel.calls as f64 / calls),
             milliseconds(kernel.seconds / calls),
             share(kernel.share),
@@ -82,22 +90,13 @@ fn table(part: &Part) -> Table {
             format!("{:.0} %", 100.0 * kernel.roofline),
         ]);
     }
-    let outside = milliseconds(part.outside_seconds / calls);
-    table.add_row([OUTSIDE.into(), String::new(), outside, share(part.outside_share)]);
-    let whole = milliseconds(part.seconds / calls);
-    table.add_row(["all".into(), String::new(), whole, share(1.0)]);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    let whole = [(OUTSIDE, part.outside_seconds, part.outside_share), ("all", part.seconds, 1.0)];
+    for (name, seconds, of_all) in whole {
+        let none = || "-".to_owned();
+        let ms = milliseconds(seconds / calls);
+        table.row([name.into(), none(), ms, share(of_all), none(), none(), none(), none()]);
     }
     table
-}
-
-/// A long name on two lines.
-fn broken(name: &str) -> String {
-    match name.split_once("::") {
-        Some((module, function)) if name.len() > 30 => format!("{module}::\n  {function}"),
-        _ => name.to_owned(),
-    }
 }
 
 fn rounded(number: f64) -> String {
@@ -184,26 +183,31 @@ fn rows(profile: &Profile) -> Vec<Row<'_>> {
 
 /// The kernels' shares of a step in all `profiles`, and the roofline of the last one, whose network
 /// is the largest.
-pub fn figures(profiles: &[&Profile]) -> Vec<Figure> {
+pub fn figures(of: &str, profiles: &[&Profile]) -> Vec<Figure> {
     let Some(last) = profiles.last() else { return Vec::new() };
     let network = match (&last.subject, profiles.len()) {
         (subject, 1) => subject.name(),
         (Subject::Mlp { .. }, _) => "MLP".into(),
         (Subject::Cnn { .. }, _) => "CNN".into(),
     };
-    let [shares, roofline] = FIGURES;
+    let [shares, roofline] = FIGURES.map(|name| match of {
+        "" => name.to_owned(),
+        of => format!("{name}-{of}"),
+    });
     vec![
         Figure {
-            name: shares.into(),
+            name: shares,
             title: format!("Time of a training step: {network}"),
-            caption: "What each kernel takes of the time of a training step.".into(),
+            caption: "Kernels' shares of the time that an update of the weights takes.".into(),
             chart: Chart::Shares(Shares { bars: profiles.iter().map(|p| bar(p)).collect() }),
         },
         Figure {
-            name: roofline.into(),
+            name: roofline,
             title: format!("Kernels of a training step: {}", last.subject.name()),
-            caption: "Operations per second against operations per byte, below what the machine \
-                      was measured to do at most: the slope is the memory's speed."
+            caption: "Dots are kernels, those that take longest first; the line is what this \
+                      machine can do at most, measured: on the left moving data from and to \
+                      memory, on the right computing. Above it are kernels whose data stay in \
+                      caches."
                 .into(),
             chart: Chart::Roofline(Roofline {
                 gflops: last.peaks.gflops,

@@ -139,18 +139,18 @@ impl Lab {
         name: &str,
         settings: &impl Serialize,
         overall: &mut Overall,
-        work: impl FnOnce(&Self) -> Result<T, Error>,
+        work: impl FnOnce(&Self) -> Result<Work<T>, Error>,
         say: impl FnOnce(&T) -> String,
-    ) -> Result<T, Error> {
+    ) -> Result<Work<T>, Error> {
         let key = self.key(settings)?;
         if let Some((result, _)) = self.parts.find(name, &key) {
             overall.skip(&say(&result));
-            return Ok(result);
+            return Ok(Work::Done(result));
         }
-        let result = work(self)?;
+        let Work::Done(result) = work(self)? else { return Ok(Work::Interrupted) };
         self.parts.keep(name, &key, &Made::now(&self.cpu), &result)?;
         overall.end(&say(&result));
-        Ok(result)
+        Ok(Work::Done(result))
     }
 
     fn key(&self, what: &impl Serialize) -> Result<Value, Error> {

@@ -5,6 +5,7 @@ pub mod early_stopping;
 pub mod experiment;
 pub mod functions;
 pub mod hidden_units;
+pub mod kernels;
 pub mod lab;
 pub mod letters;
 pub mod mlp;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::{ReproduceOptions, StudyCommand, StudyOptions};
 use crate::model::Model;
-use crate::profile::{Profile, Subject, measure};
+use crate::profile::{Peaks, Profile, Subject, measure};
 use crate::progress::Overall;
 use crate::report::Report;
 use crate::run::Network;
@@ -202,6 +202,8 @@ fn profile(
     overall: &mut Overall,
 ) -> Result<Work<Vec<Profile>>, Error> {
     let mut profiles = Vec::new();
+    // Only if there is anything to profile, and once for all: they have one roof.
+    let mut peaks = None;
     for subject in subjects {
         overall.begin(&format!("profile of the {}", subject.name()), PROFILE_COST);
         let name = match subject {
@@ -213,7 +215,9 @@ fn profile(
             &json!({ "profile": subject, "rounds": rounds }),
             overall,
             |lab| {
-                let profile = measure(&lab.cpu, &lab.split, subject, lab.seed, rounds)?;
+                let Lab { cpu, split, seed, .. } = lab;
+                let peaks = *peaks.get_or_insert_with(|| Peaks::measure(cpu));
+                let profile = measure(cpu, split, subject, *seed, rounds, peaks)?;
                 Ok(profile.map_or(Work::Interrupted, Work::Done))
             },
             |profile| {

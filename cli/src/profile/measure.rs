@@ -39,9 +39,9 @@ pub fn measure(
     subject: &Subject,
     seed: u64,
     rounds: usize,
+    peaks: Peaks,
 ) -> Result<Option<Profile>, Error> {
     let network = Network::new(split, subject, seed)?;
-    let before = peaks(cpu);
     // The first steps wait for memory and wake the threads.
     let warm = network.train(cpu, 6)?;
     let steps = (ROUND / median(&warm)).ceil().clamp(2.0, MAX_STEPS) as usize;
@@ -61,11 +61,6 @@ pub fn measure(
             seconds.push(round);
         }
     }
-    let after = peaks(cpu);
-    let peaks = Peaks {
-        gflops: before.gflops.max(after.gflops),
-        memory_gbytes: before.memory_gbytes.max(after.memory_gbytes),
-    };
     let part = |phase| Part::new(&recorder.totals(phase), peaks);
     let (step, evaluation) = (part(Phase::Step), part(Phase::Evaluate));
     Ok(Some(Profile {
@@ -109,8 +104,12 @@ fn listened<R: Send>(cpu: &Cpu, recorder: &Arc<Recorder>, body: impl FnOnce() ->
     result
 }
 
-fn peaks(cpu: &Cpu) -> Peaks {
-    Peaks { gflops: peak::gflops(cpu), memory_gbytes: peak::memory_gbytes(cpu) }
+impl Peaks {
+    /// The better of two tries: neighbours can slow a machine down, but nobody speeds it up.
+    pub fn measure(cpu: &Cpu) -> Self {
+        let best = |measure: fn(&Cpu) -> f64| measure(cpu).max(measure(cpu));
+        Self { gflops: best(peak::gflops), memory_gbytes: best(peak::memory_gbytes) }
+    }
 }
 
 /// A network before its first step, and what it learns from.

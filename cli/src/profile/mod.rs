@@ -53,7 +53,7 @@ pub struct Profile {
     pub evaluation: Part,
 }
 
-/// What the machine can do at most: the larger of what was measured before and after.
+/// What the machine can do at most.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peaks {
     /// 1e9 floating-point operations per second.
@@ -152,7 +152,8 @@ fn run(options: &ProfileOptions, subject: &Subject) -> Result<Done, Error> {
     interrupt::listen()?;
 
     complain(&headline(subject, &dataset.origin, &cpu, options.rounds));
-    let Some(profile) = measure(&cpu, &split, subject, options.seed, options.rounds)? else {
+    let peaks = Peaks::measure(&cpu);
+    let Some(profile) = measure(&cpu, &split, subject, options.seed, options.rounds, peaks)? else {
         return Ok(Done::Interrupted);
     };
     if files.traces().next().is_some() {

@@ -8,7 +8,7 @@ use kernelet::data::npz::write_atomically;
 use kernelet::train::{Epoch, History};
 use serde::Serialize;
 
-use crate::run::Network;
+use crate::network::Network;
 
 /// A column's name and what it says of an epoch; without a figure the cell is left empty.
 type Column = (&'static str, fn(&Epoch) -> Option<f64>);

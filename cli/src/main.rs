@@ -10,6 +10,7 @@ mod info;
 mod interrupt;
 mod man;
 mod model;
+mod network;
 mod output;
 mod play;
 mod predict;

@@ -10,8 +10,8 @@ use kernelet::nn::{Cnn, Mlp, cnn, mlp};
 use kernelet::train::weights::{load_cnn, load_mlp};
 use kernelet::{Cpu, Error};
 
+use crate::network::check_memory;
 use crate::output::count;
-use crate::train::check_memory;
 
 /// A network for images of 28 x 28 pixels.
 pub enum Model {

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::args::{ReproduceOptions, StudyCommand, StudyOptions};
 use crate::model::Model;
+use crate::network::Network;
 use crate::profile::{Peaks, Profile, Subject, measure};
 use crate::progress::Overall;
 use crate::report::Report;
-use crate::run::Network;
 use crate::study::experiment::Experiment;
 use crate::study::functions::{self, Differences};
 use crate::study::lab::{Lab, Work, describe};

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use kernelet::train::Epoch;
 
+use crate::network::Network;
 use crate::output::{count, figures, name};
-use crate::run::{Network, Run};
+use crate::run::Run;
 use crate::study::printed::{Figures, Printed, printed};
 use crate::table::{Column, Table};
 

@@ -1,12 +1,12 @@
 //! A training run: what its files, its summary and its report tell of.
 
 use kernelet::Cpu;
-use kernelet::train::{History, cnn, mlp};
+use kernelet::train::History;
 use serde::{Deserialize, Serialize};
 
 use crate::args::TrainOptions;
 use crate::files::Files;
-use crate::output::count;
+use crate::network::Network;
 
 /// A training run; history, losses and seconds are empty until it is over.
 pub struct Run<'a> {
@@ -25,50 +25,12 @@ pub struct Run<'a> {
     pub seconds: Seconds,
 }
 
-/// What is trained, and how.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    Mlp(mlp::Settings),
-    Cnn(cnn::Settings),
-}
-
 /// What the time went to.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Seconds {
     pub total: f64,
     pub train: f64,
     pub eval: f64,
-}
-
-impl Network {
-    /// The network with what makes it differ from the study's others: `MLP with 100 hidden units`.
-    pub fn subject(&self, hidden: usize) -> String {
-        let units = count(hidden, "hidden unit");
-        match self {
-            Self::Mlp(_) => format!("MLP with {units}"),
-            // Debug's numbers stay short where they are very small or large.
-            Self::Cnn(settings) => {
-                let l2 = match settings.l2 {
-                    0.0 => String::new(),
-                    l2 => format!(", L2 {l2:?}"),
-                };
-                let keep = match settings.keep_probability {
-                    1.0 => String::new(),
-                    keep => format!(", keep {keep:?}"),
-                };
-                format!("CNN with {units}{l2}{keep}")
-            }
-        }
-    }
-
-    /// Passes over the training set that are asked for.
-    pub fn epochs(&self) -> usize {
-        match self {
-            Self::Mlp(settings) => settings.epochs,
-            Self::Cnn(settings) => settings.epochs,
-        }
-    }
 }
 
 impl Run<'_> {

@@ -8,7 +8,8 @@ use kernelet::train::{self, mlp::Reduction};
 use serde::Serialize;
 
 use crate::files;
-use crate::run::{self, Run, Seconds};
+use crate::network::Network;
+use crate::run::{Run, Seconds};
 
 #[derive(Serialize)]
 pub struct Summary<'a> {
@@ -119,10 +120,10 @@ impl From<&files::Files> for Files {
     }
 }
 
-impl From<&run::Network> for NetworkSettings {
-    fn from(network: &run::Network) -> Self {
+impl From<&Network> for NetworkSettings {
+    fn from(network: &Network) -> Self {
         match network {
-            run::Network::Mlp(settings) => Self::Mlp {
+            Network::Mlp(settings) => Self::Mlp {
                 learning_rate: settings.learning_rate,
                 momentum: settings.momentum,
                 reduction: match settings.reduction {
@@ -130,7 +131,7 @@ impl From<&run::Network> for NetworkSettings {
                     Reduction::Mean => "mean",
                 },
             },
-            run::Network::Cnn(settings) => Self::Cnn {
+            Network::Cnn(settings) => Self::Cnn {
                 learning_rate: settings.learning_rate,
                 batch: settings.batch,
                 l2: settings.l2,
@@ -157,8 +158,8 @@ pub fn of<'a>(run: &'a Run) -> Summary<'a> {
     Summary {
         kernelet: env!("CARGO_PKG_VERSION"),
         network: match run.network {
-            run::Network::Mlp(_) => "mlp",
-            run::Network::Cnn(_) => "cnn",
+            Network::Mlp(_) => "mlp",
+            Network::Cnn(_) => "cnn",
         },
         data: &run.origin,
         samples: Samples { train, valid, test },

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use kernelet::data::{PIXELS, Split};
+use kernelet::data::Split;
 use kernelet::kernels::relu_batch_norm::RunningMoments;
-use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
+use kernelet::nn::{Cnn, CnnShape, Mlp};
 use kernelet::train::cnn::{Event, Trained};
 use kernelet::train::weights::{load_cnn, load_mlp, save_cnn, save_mlp};
 use kernelet::train::{self, Epoch};
@@ -14,9 +14,10 @@ use kernelet::{Cpu, Error};
 
 use crate::args::{CnnOptions, MlpOptions, TrainOptions};
 use crate::files::Files;
+use crate::network::{Network, check_cnn_memory, check_mlp_memory, new_cnn, new_mlp};
 use crate::output::{count, name};
 use crate::progress::Progress;
-use crate::run::{Network, Run, Seconds};
+use crate::run::{Run, Seconds};
 use crate::study::printed::{CNN_HIDDEN, MLP_HIDDEN};
 use crate::{Done, charts, history, interrupt, output, result, summary};
 
@@ -193,12 +194,6 @@ fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
     Ok(mlp)
 }
 
-/// New starting weights, if they and their training fit into memory.
-pub fn new_mlp(hidden: usize, classes: usize, seed: u64) -> Result<Mlp, Error> {
-    check_mlp_memory(hidden)?;
-    Ok(Mlp::xavier(MlpShape { inputs: PIXELS, hidden, classes }, seed))
-}
-
 /// As [`first_mlp`], with the running moments that the weights of `--init` may have.
 fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<RunningMoments>), Error> {
     let hidden = options.hidden.unwrap_or(CNN_HIDDEN);
@@ -213,12 +208,6 @@ fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<Running
     Ok((cnn, running_moments))
 }
 
-/// As [`new_mlp`].
-pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
-    check_cnn_memory(shape, batch)?;
-    Ok(Cnn::xavier(shape, seed))
-}
-
 /// Makes sure that `--hidden`, where it is given, agrees with `--init`.
 fn check_hidden(init: &Path, found: usize, wanted: Option<usize>) -> Result<(), Error> {
     match wanted {
@@ -228,29 +217,4 @@ fn check_hidden(init: &Path, found: usize, wanted: Option<usize>) -> Result<(), 
         }),
         _ => Ok(()),
     }
-}
-
-fn check_mlp_memory(hidden: usize) -> Result<(), Error> {
-    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
-    const FLOATS_PER_UNIT: usize = 3 * 800 + 2 * 1024;
-    check_memory(FLOATS_PER_UNIT.saturating_mul(hidden), || count(hidden, "hidden unit"))
-}
-
-fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
-    let CnnShape { hidden, classes, .. } = shape;
-    // Weights, gradients and Adam's two moments.
-    let weights = 4 * (shape.pooled() + classes + 1).saturating_mul(hidden);
-    // The activations and their gradients.
-    let image = 2 * (shape.convolution(1).output().image_len() + shape.pooled() + hidden);
-    check_memory(weights.saturating_add(image.saturating_mul(batch)), || {
-        format!("{} and minibatches of {}", count(hidden, "hidden unit"), count(batch, "image"))
-    })
-}
-
-/// Makes sure that a network finds the memory that it is about to ask for: without, the program
-/// would abort.
-pub fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
-    Vec::<f32>::new()
-        .try_reserve_exact(floats)
-        .map_err(|_| Error::Setting(format!("{} do not fit into memory", what())))
 }

@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::{GRID, INK, LABEL, PALETTE, font};
+use super::{PALETTE, builder, legend, plain};
 
 /// Points on logarithmic axes with the power law that fits each series best.
 pub struct Growth {
@@ -60,22 +60,11 @@ impl Growth {
         // Room for the legend above.
         let (y_low, y_high) = ends(|p| p.1, 2.5);
 
-        let mut chart = ChartBuilder::on(area)
-            .margin(20)
-            .margin_right(48)
-            .x_label_area_size(108)
-            .y_label_area_size(148)
+        let mut chart = builder(area)
             .build_cartesian_2d((x_low..x_high).log_scale(), (y_low..y_high).log_scale())?;
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh())
             .x_desc(self.x_label)
             .y_desc(self.y_label)
-            .axis_desc_style(font(LABEL))
-            .label_style(font(LABEL - 4))
-            .axis_style(INK.stroke_width(2))
-            .bold_line_style(GRID.stroke_width(2))
-            .light_line_style(TRANSPARENT)
-            .set_all_tick_mark_size(10)
             .x_label_formatter(&|&x| tick(x))
             .y_label_formatter(&|&y| tick(y))
             .draw()?;
@@ -107,15 +96,7 @@ impl Growth {
                     DashedPathElement::new(ends, 8, 6, style)
                 });
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .legend_area_size(52)
-            .margin(20)
-            .label_font(font(LABEL - 2))
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID.stroke_width(2))
-            .draw()
+        legend(&mut chart.configure_series_labels()).position(SeriesLabelPosition::UpperLeft).draw()
     }
 }
 

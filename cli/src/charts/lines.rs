@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::{Chart, Figure, GRID, INK, LABEL, MARK, PALETTE, font};
+use super::{Chart, Figure, MARK, PALETTE, builder, legend, plain};
 use crate::output::{decimal, loss};
 use crate::sets::SETS;
 
@@ -94,22 +94,10 @@ impl Lines {
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
         let last = points().fold(1.0, |last: f64, &(x, _)| last.max(x));
 
-        let mut chart = ChartBuilder::on(area)
-            .margin(20)
-            .margin_right(48)
-            .x_label_area_size(108)
-            .y_label_area_size(148)
-            .build_cartesian_2d(0.0..last, low..high)?;
-        chart
-            .configure_mesh()
+        let mut chart = builder(area).build_cartesian_2d(0.0..last, low..high)?;
+        plain(&mut chart.configure_mesh())
             .x_desc("epoch")
             .y_desc(self.y_label)
-            .axis_desc_style(font(LABEL))
-            .label_style(font(LABEL - 4))
-            .axis_style(INK.stroke_width(2))
-            .bold_line_style(GRID.stroke_width(2))
-            .light_line_style(TRANSPARENT)
-            .set_all_tick_mark_size(10)
             .x_labels(11.min(last as usize + 1))
             .y_labels(8)
             // A short run has ticks between its epochs.
@@ -139,17 +127,11 @@ impl Lines {
                     DashedPathElement::new(ends, 8, 6, style)
                 });
         }
-        chart
-            .configure_series_labels()
+        legend(&mut chart.configure_series_labels())
             .position(match self.legend {
                 Legend::Upper => SeriesLabelPosition::UpperRight,
                 Legend::Lower => SeriesLabelPosition::LowerRight,
             })
-            .legend_area_size(52)
-            .margin(20)
-            .label_font(font(LABEL - 2))
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID.stroke_width(2))
             .draw()
     }
 

@@ -12,7 +12,9 @@ use std::sync::Once;
 
 use kernelet::Error;
 use kernelet::data::npz::write_atomically;
-use plotters::coord::Shift;
+use plotters::chart::{MeshStyle, SeriesLabelStyle};
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, TextStyle, register_font};
 
@@ -20,8 +22,6 @@ pub use growth::{Growth, Series};
 pub use lines::{Curve, Lines, of_run};
 pub use roofline::Roofline;
 pub use shares::{Bar, Shares};
-
-use crate::play::Sheet;
 
 /// Units of the drawing: a PNG's pixels. Letters of [`LABEL`] units are legible where it is shown
 /// as wide as a telephone.
@@ -67,9 +67,16 @@ pub enum Chart {
     Lines(Lines),
     Growth(Growth),
     /// Drawn already; there is no SVG of it.
-    Picture(Sheet),
+    Picture(Picture),
     Roofline(Roofline),
     Shares(Shares),
+}
+
+/// Red, green and blue of every pixel.
+pub struct Picture {
+    /// Width and height.
+    pub size: (u32, u32),
+    pub pixels: Vec<u8>,
 }
 
 impl Figure {
@@ -98,7 +105,7 @@ impl Figure {
     pub fn png(&self) -> Result<Vec<u8>, Error> {
         let mut file = Vec::new();
         let written = match &self.chart {
-            Chart::Picture(Sheet { size, pixels }) => write_png(&mut file, *size, pixels),
+            Chart::Picture(Picture { size, pixels }) => write_png(&mut file, *size, pixels),
             _ => write_png(&mut file, SIZE, &self.pixels()?),
         };
         written.map_err(|e| self.undrawn(&e))?;
@@ -162,6 +169,42 @@ pub fn load_font() {
 /// Letters of a size, in [`INK`].
 pub fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
+}
+
+/// Margins, and room for the labels of the axes.
+fn builder<'a, 'b, B: DrawingBackend>(area: &'a DrawingArea<B, Shift>) -> ChartBuilder<'a, 'b, B> {
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(20).margin_right(48).x_label_area_size(108).y_label_area_size(148);
+    builder
+}
+
+/// Axes and grid as every figure has them.
+fn plain<'a, 'b, 'c, X, Y, B>(
+    mesh: &'c mut MeshStyle<'a, 'b, X, Y, B>,
+) -> &'c mut MeshStyle<'a, 'b, X, Y, B>
+where
+    X: Ranged + ValueFormatter<X::ValueType>,
+    Y: Ranged + ValueFormatter<Y::ValueType>,
+    B: DrawingBackend,
+{
+    mesh.axis_desc_style(font(LABEL))
+        .label_style(font(LABEL - 4))
+        .axis_style(INK.stroke_width(2))
+        .bold_line_style(GRID.stroke_width(2))
+        .light_line_style(TRANSPARENT)
+        .set_all_tick_mark_size(10)
+}
+
+/// The names of the curves as every figure has them.
+fn legend<'a, 'b, 'c, B: DrawingBackend + 'a, C: CoordTranslate>(
+    labels: &'c mut SeriesLabelStyle<'a, 'b, B, C>,
+) -> &'c mut SeriesLabelStyle<'a, 'b, B, C> {
+    labels
+        .legend_area_size(52)
+        .margin(20)
+        .label_font(font(LABEL - 2))
+        .background_style(WHITE.mix(0.85))
+        .border_style(GRID.stroke_width(2))
 }
 
 /// Writes pixels (red, green and blue each) as a PNG file.

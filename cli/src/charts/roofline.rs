@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{GRID, INK, LABEL, font, key};
+use super::{INK, LABEL, builder, font, key, plain};
 
 /// The roof and the kernels below it.
 pub struct Roofline {
@@ -49,22 +49,11 @@ impl Roofline {
         let y_low = lowest(gflops / 10.0, |kernel| kernel.2) / 2.0;
         let y_high = kernels.iter().map(|kernel| kernel.2).fold(gflops, f64::max) * 3.0;
 
-        let mut chart = ChartBuilder::on(&area)
-            .margin(20)
-            .margin_right(48)
-            .x_label_area_size(92)
-            .y_label_area_size(124)
+        let mut chart = builder(&area)
             .build_cartesian_2d((x_low..x_high).log_scale(), (y_low..y_high).log_scale())?;
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh())
             .x_desc("operations per byte")
             .y_desc("GFLOP/s")
-            .axis_desc_style(font(LABEL))
-            .label_style(font(LABEL - 4))
-            .axis_style(INK.stroke_width(2))
-            .bold_line_style(GRID.stroke_width(2))
-            .light_line_style(TRANSPARENT)
-            .set_all_tick_mark_size(10)
             .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|&x| tick(x))

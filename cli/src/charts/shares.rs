@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{GRID, INK, LABEL, MARK, font, key};
+use super::{LABEL, MARK, builder, font, key, plain};
 
 /// Bars of the same length, cut into parts.
 pub struct Shares {
@@ -44,23 +44,13 @@ impl Shares {
         key::draw(&names, &entries)?;
 
         let bars = self.bars.len() as i32;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(20)
-            .margin_right(48)
-            .x_label_area_size(92)
+        let mut chart = builder(&area)
             .y_label_area_size(if bars > 1 { 170 } else { 20 })
             .build_cartesian_2d(0.0..100.0, 0.0..f64::from(bars))?;
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh())
             .disable_y_mesh()
             .disable_y_axis()
             .x_desc("share of the time in %")
-            .axis_desc_style(font(LABEL))
-            .label_style(font(LABEL - 4))
-            .axis_style(INK.stroke_width(2))
-            .bold_line_style(GRID.stroke_width(2))
-            .light_line_style(TRANSPARENT)
-            .set_all_tick_mark_size(10)
             .x_label_formatter(&|&x| format!("{x:.0}"))
             .draw()?;
 

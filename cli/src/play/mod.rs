@@ -15,14 +15,14 @@ use kernelet::train::mlp::{Settings, train};
 use kernelet::{Cpu, Error};
 
 use crate::args::{MAIN_FOLDER, PlayOptions};
-use crate::charts::write_png;
+use crate::charts::{Picture, write_png};
 use crate::model::{Model, NormalizeWith};
 use crate::output::{complain, count, print};
 use crate::progress::Progress;
 use crate::{Done, files};
 
 pub use score::{Scores, Shown};
-pub use sheet::{Sheet, sheet};
+pub use sheet::sheet;
 use terminal::Colors;
 
 /// The network that is trained where there is none: good enough after a few seconds.
@@ -59,7 +59,7 @@ pub fn run(options: &PlayOptions) -> Result<Done, Error> {
     for letter in &shown {
         print(&terminal::draw(letter, colors))?;
     }
-    if let Some((path, Sheet { size, pixels })) = picture {
+    if let Some((path, Picture { size, pixels })) = picture {
         write_atomically(path, |to| write_png(to, size, &pixels))?;
         print(&format!("wrote {}\n", path.display()))?;
     }

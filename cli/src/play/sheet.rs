@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Shown;
-use crate::charts::{INK, font, load_font};
+use crate::charts::{INK, Picture, font, load_font};
 use crate::output::{class_name, count};
 
 const SIDE: usize = 28;
@@ -28,15 +28,8 @@ const MOST: usize = 3000;
 
 const WRONG: RGBColor = RGBColor(204, 0, 0);
 
-/// Red, green and blue of every pixel of a picture.
-pub struct Sheet {
-    /// Width and height.
-    pub size: (u32, u32),
-    pub pixels: Vec<u8>,
-}
-
 /// Draws the letters in rows, wrong ones in a red frame.
-pub fn sheet(letters: &[Shown]) -> Result<Sheet, Error> {
+pub fn sheet(letters: &[Shown]) -> Result<Picture, Error> {
     if letters.is_empty() || letters.len() > MOST {
         let letters = count(letters.len(), "letter");
         return Err(Error::Setting(format!("cannot draw {letters} in a picture: 1 to {MOST}")));
@@ -92,7 +85,7 @@ pub fn sheet(letters: &[Shown]) -> Result<Sheet, Error> {
         Error::Setting(format!("the letters cannot be drawn: {why}"))
     })?;
     drop(area);
-    Ok(Sheet { size, pixels })
+    Ok(Picture { size, pixels })
 }
 
 /// `A → B  97.3 %`

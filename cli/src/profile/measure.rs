@@ -13,7 +13,7 @@ use tracing::dispatcher::{Dispatch, with_default};
 use super::recorder::{KernelTotals, Phase, Recorder, Totals};
 use super::{Cost, Kernel, Part, Peaks, Profile, StepSeconds, Subject, trace::of as traced};
 use crate::interrupt;
-use crate::train::{new_cnn, new_mlp};
+use crate::network::{new_cnn, new_mlp};
 
 /// Seconds of steps in a round: long enough for a median, short enough for five pairs of rounds to
 /// see the same machine, even where neighbours share it.

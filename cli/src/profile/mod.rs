@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{ProfileCnnOptions, ProfileMlpOptions, ProfileOptions};
 use crate::charts::Figure;
+use crate::network::Network;
 use crate::output::{complain, count};
-use crate::run::Network;
 use crate::{Done, files, interrupt, output};
 
 pub use measure::{measure, trace};

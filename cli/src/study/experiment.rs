@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use kernelet::data::{PIXELS, Split};
-use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
+use kernelet::data::Split;
+use kernelet::nn::CnnShape;
 use kernelet::train::cnn::{Event, Trained};
 use kernelet::train::weights::{save_cnn, save_mlp};
 use kernelet::train::{Epoch, History, cnn, mlp};
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::parts::Made;
 use super::printed::{CNN_HIDDEN, MLP_HIDDEN, Printed, printed};
 use crate::interrupt;
-use crate::run::{Network, Seconds};
+use crate::network::{Network, new_cnn, new_mlp};
+use crate::run::Seconds;
 use crate::sets::Set;
 
 /// A training run of a study, before it is made.
@@ -118,8 +119,7 @@ impl Experiment {
         let classes = split.classes;
         let history = match &self.network {
             Network::Mlp(settings) => {
-                let shape = MlpShape { inputs: PIXELS, hidden: self.hidden, classes };
-                let mut network = Mlp::xavier(shape, seed);
+                let mut network = new_mlp(self.hidden, classes, seed)?;
                 let observe = &mut |epoch: &Epoch| observe(Event::Epoch(epoch));
                 let history = mlp::train(cpu, settings, split, &mut network, observe)?;
                 seconds.total = start.elapsed().as_secs_f64();
@@ -129,7 +129,8 @@ impl Experiment {
                 history
             }
             Network::Cnn(settings) => {
-                let mut network = Cnn::xavier(CnnShape::study(self.hidden, classes), seed);
+                let shape = CnnShape::study(self.hidden, classes);
+                let mut network = new_cnn(shape, settings.batch, seed)?;
                 let settings = cnn::Settings { seed, ..*settings };
                 let Trained { history, running_moments, .. } =
                     cnn::train(cpu, &settings, split, &mut network, &mut observe)?;

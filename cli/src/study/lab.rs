@@ -14,9 +14,9 @@ use super::experiment::{Experiment, Outcome, Training};
 use super::parts::{Made, Parts};
 use super::{Outcomes, cell};
 use crate::args::StudyOptions;
+use crate::network::Network;
 use crate::output::{count, loss};
 use crate::progress::Overall;
-use crate::run::Network;
 use crate::sets::TEST;
 use crate::{history, interrupt};
 

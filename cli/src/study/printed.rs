@@ -2,7 +2,7 @@
 
 use kernelet::train::{cnn, mlp};
 
-use crate::run::Network;
+use crate::network::Network;
 
 /// Units of the study's networks: of its perceptron's hidden layer, and of the first dense layer of
 /// its convolutional network.

@@ -8,6 +8,7 @@ use super::printed::Figures;
 use super::verdict::Verdict;
 use super::{Chapter, Finding, Outcomes, percent};
 use crate::charts::{Chart, Curve, Figure, Lines};
+use crate::network::Network;
 use crate::output::loss;
 use crate::sets::{SETS, TEST, TRAIN, VALID};
 use crate::table::{Column, Table};
@@ -136,12 +137,12 @@ fn table(
         };
         let batch = last.and_then(|epoch| epoch.batch);
         let images = match outcome.experiment.network {
-            crate::run::Network::Cnn(settings) => {
+            Network::Cnn(settings) => {
                 // What the last step of an epoch was left with.
                 let (train, batch) = (outcomes.samples[TRAIN.index], settings.batch);
                 train - (train.max(1) - 1) / batch * batch
             }
-            crate::run::Network::Mlp(_) => 0,
+            Network::Mlp(_) => 0,
         };
         add("batch", printed.and_then(|p| p.batch), batch, images);
         let study = [None, printed.and_then(|p| p.valid), printed.and_then(|p| p.test)];

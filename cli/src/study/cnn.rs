@@ -2,7 +2,7 @@
 
 use super::experiment::{Experiment, Outcome};
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, cell};
+use super::{Chapter, Finding, Outcomes, cell, percent};
 use crate::charts::{Chart, Figure, Lines};
 use crate::output::loss;
 use crate::sets::{SETS, TEST, TRAIN};
@@ -77,11 +77,16 @@ fn fits_the_training_set(outcome: &Outcome) -> Finding {
     Finding {
         place: "Section 3",
         study: "the training set is classified with 100 % accuracy".into(),
-        ours: format!("{accuracy:.2} % of the whole training set, loss {}", loss(train_loss, 4)),
+        ours: format!(
+            "{} of the whole training set, loss {}",
+            percent(accuracy),
+            loss(train_loss, 4)
+        ),
         verdict: Verdict::of_claim(
             &[outcome],
+            &[accuracy],
             accuracy >= 99.9,
-            "the study's figure is of 32 images; at least 99.9 % of all".into(),
+            "at least 99.9 %; the study's is of a minibatch",
         ),
     }
 }
@@ -96,8 +101,9 @@ fn better(outcomes: &Outcomes, outcome: &Outcome, perceptron: &Outcome) -> Findi
         ours: format!("{gain:+.2} points, {images:.0} more test images"),
         verdict: Verdict::of_claim(
             &[outcome, perceptron],
+            &[gain],
             (1.0..=4.0).contains(&gain),
-            "between 1 and 4 points".into(),
+            "between 1 and 4 points",
         ),
     }
 }

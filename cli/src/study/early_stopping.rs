@@ -90,8 +90,9 @@ fn four_times(outcome: &Outcome, early: &Epoch) -> Finding {
         ours: if ours.is_finite() { format!("{ours:.1} times") } else { "-".into() },
         verdict: Verdict::of_claim(
             &[outcome],
+            &[ours],
             (2.0..=6.0).contains(&ours),
-            "between twice and six times".into(),
+            "between twice and six times",
         ),
     }
 }
@@ -105,6 +106,6 @@ fn together(outcome: &Outcome, early: &Epoch) -> Finding {
         place: "Figure 6",
         study: "until then the three sets improve alike (0.5 points apart)".into(),
         ours: format!("training is {gap:.1} points ahead"),
-        verdict: Verdict::of_claim(&[outcome], gap.abs() <= 3.0, "at most 3 points".into()),
+        verdict: Verdict::of_claim(&[outcome], &[gap], gap.abs() <= 3.0, "at most 3 points"),
     }
 }

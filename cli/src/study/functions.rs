@@ -86,11 +86,12 @@ fn difference(ours: &[f32], exact: &[f64]) -> f64 {
 pub fn chapter(differences: Differences) -> Chapter {
     // Sums of a thousand products in float32.
     const BOUND: f64 = 1e-5;
+    let within = format!("within {BOUND:.0e}");
     let finding = |place, study: &str, kernel: &str, difference: f64| Finding {
         place,
         study: study.into(),
         ours: format!("{kernel}, {difference:.1e} from float64"),
-        verdict: Verdict::of_claim(&[], difference <= BOUND, format!("within {BOUND:.0e}")),
+        verdict: Verdict::of_claim(&[], &[difference], difference <= BOUND, &within),
     };
     let Differences { images, relu, softmax, compute_layer, ce, grad_ce } = differences;
     Chapter {

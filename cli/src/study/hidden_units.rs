@@ -3,7 +3,7 @@
 use super::experiment::{Experiment, Outcome};
 use super::printed::HIDDEN_UNITS;
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, cell};
+use super::{Chapter, Finding, Outcomes, cell, percent};
 use crate::charts::{Chart, Curve, Figure, Growth, Lines, Series};
 use crate::output::{count, loss};
 use crate::sets::TEST;
@@ -123,8 +123,8 @@ fn accuracy_rises(runs: &[&Outcome]) -> Finding {
     Finding {
         place: "Table 2",
         study: "more hidden units increase the test accuracy".into(),
-        ours: list(&figures, |accuracy| format!("{accuracy:.2} %")),
-        verdict: Verdict::of_claim(runs, rising(&figures), String::new()),
+        ours: list(&figures, percent),
+        verdict: Verdict::of_claim(runs, &figures, rising(&figures), ""),
     }
 }
 
@@ -135,7 +135,7 @@ fn loss_falls(runs: &[&Outcome]) -> Finding {
         place: "Table 2",
         study: "more hidden units lower the test loss".into(),
         ours: list(&figures, |value| loss(value, 4)),
-        verdict: Verdict::of_claim(runs, rising(&negative), String::new()),
+        verdict: Verdict::of_claim(runs, &figures, rising(&negative), ""),
     }
 }
 
@@ -169,8 +169,9 @@ fn twice_the_units(runs: &[&Outcome]) -> Option<Finding> {
         ours: format!("{gain:+.2} points for {ratio:.2} times the time"),
         verdict: Verdict::of_claim(
             &[former, latter],
+            &[gain, ratio],
             gain.abs() < 1.0 && (1.5..2.5).contains(&ratio),
-            "less than a point, about twice the time".into(),
+            "less than a point, about twice the time",
         ),
     })
 }
@@ -194,6 +195,6 @@ fn plateau(runs: &[&Outcome]) -> Finding {
             "within {NEAR} point of the last accuracy first after epoch {}",
             list(&figures, |epoch| format!("{epoch:.0}"))
         ),
-        verdict: Verdict::of_claim(runs, rising(&figures), String::new()),
+        verdict: Verdict::of_claim(runs, &figures, rising(&figures), ""),
     }
 }

@@ -109,6 +109,7 @@ impl Lab {
                     found
                 }
                 None => {
+                    self.parts.forget(&experiment.name)?;
                     let watch = &mut |share: f64, epoch: Option<&Epoch>| {
                         overall.advance(share, &epoch.map_or_else(String::new, newest));
                     };

@@ -2,7 +2,7 @@
 
 use super::experiment::{Experiment, Outcome};
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, cell};
+use super::{Chapter, Finding, Outcomes, cell, percent};
 use crate::charts::{Chart, Figure, Lines};
 use crate::sets::{SETS, TEST};
 use crate::table::{Column, Table};
@@ -95,8 +95,9 @@ fn smooth(outcome: &Outcome) -> Finding {
         ),
         verdict: Verdict::of_claim(
             &[outcome],
+            &losses,
             converged && 20 * rises <= losses.len(),
-            "smooth: at most one epoch in twenty".into(),
+            "smooth: at most one epoch in twenty",
         ),
     }
 }
@@ -107,7 +108,7 @@ fn nine_of_ten(outcome: &Outcome) -> Finding {
     Finding {
         place: "Section 3",
         study: "nine times out of ten the model predicts the right letter".into(),
-        ours: format!("{:.1} times out of ten on the test set", accuracy / 10.0),
-        verdict: Verdict::of_claim(&[outcome], accuracy.round() >= 90.0, String::new()),
+        ours: format!("{} of the test set", percent(accuracy)),
+        verdict: Verdict::of_claim(&[outcome], &[accuracy], accuracy.round() >= 90.0, ""),
     }
 }

@@ -1,6 +1,7 @@
 //! Finished parts of a long run, kept in files: what was interrupted goes on where it stopped.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -74,6 +75,16 @@ impl Parts {
         (kept.key == *key).then_some((kept.result, kept.made))
     }
 
+    /// Forgets a part that is about to be made anew: what else is kept of it would be another run's.
+    pub fn forget(&self, name: &str) -> Result<(), Error> {
+        match self.path(name, "json").map(|path| (fs::remove_file(&path), path)) {
+            Some((Err(source), path)) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::Io { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps a finished part.
     pub fn keep<T: Serialize>(
         &self,
@@ -104,11 +115,16 @@ mod tests {
         // A number that parsing rounds wrongly unless it takes care.
         let result = vec![1.0e-5_f32 as f64, 0.1 + 0.2, 1.115_072_865_681_324_7e-7];
         parts.keep("a", &json!({"seed": 1}), &made, &result).expect("it is kept");
-        assert_eq!(parts.find("a", &json!({"seed": 1})), Some((result, made)), "the same part");
+        let found = parts.find("a", &json!({"seed": 1}));
+        assert_eq!(found, Some((result, made.clone())), "the same part");
         assert_eq!(parts.find::<Vec<f64>>("a", &json!({"seed": 2})), None, "another seed");
         assert_eq!(parts.find::<Vec<f64>>("b", &json!({"seed": 1})), None, "another name");
+        parts.forget("a").expect("it is forgotten");
+        parts.forget("a").expect("it need not be there");
+        assert_eq!(parts.find::<Vec<f64>>("a", &json!({"seed": 1})), None, "forgotten");
+        parts.keep("a", &json!({"seed": 1}), &made, &0).expect("it is kept again");
         let fresh = Parts::new(Some(folder.path()), false).expect("the folder can be written");
-        assert_eq!(fresh.find::<Vec<f64>>("a", &json!({"seed": 1})), None, "all anew");
+        assert_eq!(fresh.find::<i32>("a", &json!({"seed": 1})), None, "all anew");
     }
 
     #[test]

@@ -173,8 +173,9 @@ fn drops_at_half(outcomes: &Outcomes, epochs: usize) -> Option<Finding> {
         ours: format!("{drop:.2} points below \u{3bb} 0.1"),
         verdict: Verdict::of_claim(
             &[tenth, half],
+            &[drop],
             (1.0..=4.0).contains(&drop),
-            "between 1 and 4 points".into(),
+            "between 1 and 4 points",
         ),
     })
 }
@@ -189,8 +190,9 @@ fn small_between(outcomes: &Outcomes, epochs: usize) -> Option<Finding> {
         ours: format!("{difference:+.2} points"),
         verdict: Verdict::of_claim(
             &[hundredth, tenth],
+            &[difference],
             difference.abs() <= 1.0,
-            "at most a point".into(),
+            "at most a point",
         ),
     })
 }
@@ -212,6 +214,6 @@ fn minimal_effect(runs: &[&Outcome]) -> Finding {
         } else {
             "-".into()
         },
-        verdict: Verdict::of_claim(runs, spread <= 1.5, "at most 1.5 points".into()),
+        verdict: Verdict::of_claim(runs, &figures, spread <= 1.5, "at most 1.5 points"),
     }
 }

@@ -41,13 +41,16 @@ impl Verdict {
         }
     }
 
-    /// Of something that the study says, which ours bears out or not.
-    pub fn of_claim(outcomes: &[&Outcome], holds: bool, why: String) -> Self {
-        let shortened = outcomes.iter().find_map(|outcome| Self::shortened(outcome));
-        match (shortened, holds) {
-            (Some(open), _) => open,
-            (None, true) => Self::Agrees(why),
-            (None, false) => Self::Differs(why),
+    /// Of something that the study says, which our `figures` bear out or not.
+    pub fn of_claim(outcomes: &[&Outcome], figures: &[f64], holds: bool, why: &str) -> Self {
+        if let Some(open) = outcomes.iter().find_map(|outcome| Self::shortened(outcome)) {
+            open
+        } else if figures.iter().any(|figure| !figure.is_finite()) {
+            Self::Open("no figure".into())
+        } else if holds {
+            Self::Agrees(why.into())
+        } else {
+            Self::Differs(why.into())
         }
     }
 

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::study::verdict::Verdict;
 
-/// Columns of the terminal that a table fits.
+/// Columns of the terminal that a table fits, and a wide one.
 const WIDTH: u16 = 80;
+const WIDE: u16 = 100;
 
 /// What a reader compares row by row.
 #[derive(Serialize)]
@@ -25,6 +26,9 @@ pub struct Table {
     pub verdict: Option<&'static str>,
     /// What it takes to read it.
     pub notes: Vec<String>,
+    /// Whether its words are too long for an ordinary terminal.
+    #[serde(skip)]
+    pub wide: bool,
 }
 
 /// As many cells as there are columns, and what is to be thought of them.
@@ -66,6 +70,7 @@ impl Table {
             rows: Vec::new(),
             verdict: None,
             notes: Vec::new(),
+            wide: false,
         }
     }
 
@@ -93,10 +98,10 @@ impl Table {
         let mut grid = comfy_table::Table::new();
         grid.load_style(presets::UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(WIDTH)
+            .set_width(if self.wide { WIDE } else { WIDTH })
             .set_header(self.header());
         for row in &self.rows {
-            grid.add_row(self.cells(row));
+            grid.add_row(self.cells(row).into_iter().map(|cell| broken(&cell)));
         }
         for (of_grid, column) in grid.column_iter_mut().zip(&self.columns) {
             if column.right {
@@ -149,6 +154,16 @@ impl Table {
         write_atomically(&folder.join(format!("{}.md", self.name)), |to| {
             to.write_all(markdown.as_bytes())
         })
+    }
+}
+
+/// A long path on two lines: a table would break it anywhere.
+fn broken(cell: &str) -> String {
+    match cell.split_once("::") {
+        Some((module, item)) if cell.len() > 30 && !cell.contains(' ') => {
+            format!("{module}::\n  {item}")
+        }
+        _ => cell.to_owned(),
     }
 }
 

@@ -76,6 +76,7 @@ fn table(name: &str, title: &str, part: &Part) -> Table {
     let numbers = ["calls", "ms", "share", "GFLOP/s", "GB/s", "FLOP/B", "roof"].map(Column::right);
     let columns = [Column::left("kernel")].into_iter().chain(numbers);
     let mut table = Table::new(name, title, columns);
+    table.wide = true;
     let calls = part.calls.max(1) as f64;
     let share = |share: f64| format!("{:.1} %", 100.0 * share);
     for kernel in &part.kernels {

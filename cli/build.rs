@@ -11,14 +11,17 @@ fn main() {
     };
     let unknown = || "unknown".to_owned();
     // Not from a checkout (a package, say) there is no commit.
-    let commit = first_line("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(unknown);
+    let describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    let commit = first_line("git", &describe).unwrap_or_else(unknown);
     println!("cargo::rustc-env=KERNELET_COMMIT={commit}");
     if let Some(head) = first_line("git", &["rev-parse", "--git-path", "logs/HEAD"])
         && Path::new(&head).exists()
     {
         println!("cargo::rerun-if-changed={head}");
     }
-    println!("cargo::rerun-if-changed=build.rs");
+    for changed in ["build.rs", "src", "../src", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={changed}");
+    }
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let compiler = first_line(&compiler, &["--version"]).unwrap_or_else(unknown);
     println!("cargo::rustc-env=KERNELET_RUSTC={compiler}");

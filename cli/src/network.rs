@@ -48,7 +48,7 @@ impl Network {
 
 /// New starting weights, if they and their training fit into memory.
 pub fn new_mlp(hidden: usize, classes: usize, seed: u64) -> Result<Mlp, Error> {
-    check_mlp_memory(hidden)?;
+    check_mlp_memory(hidden, classes)?;
     Ok(Mlp::xavier(MlpShape { inputs: PIXELS, hidden, classes }, seed))
 }
 
@@ -59,17 +59,20 @@ pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
 }
 
 /// Makes sure that a perceptron and its training fit into memory.
-pub fn check_mlp_memory(hidden: usize) -> Result<(), Error> {
-    // Weights, gradients and velocity take 800 floats each, two blocks of activations 1024 each.
-    const FLOATS_PER_UNIT: usize = 3 * 800 + 2 * 1024;
-    check_memory(FLOATS_PER_UNIT.saturating_mul(hidden), || count(hidden, "hidden unit"))
+pub fn check_mlp_memory(hidden: usize, classes: usize) -> Result<(), Error> {
+    // Weights, gradients and velocity, two blocks of activations.
+    let weights = 3 * (PIXELS + classes + 1).saturating_mul(hidden.saturating_add(1));
+    let activations = 2 * 1024 * hidden.saturating_add(classes);
+    check_memory(weights.saturating_add(activations), || {
+        format!("{} and {classes} classes", count(hidden, "hidden unit"))
+    })
 }
 
 /// As [`check_mlp_memory`], for minibatches of so many images.
 pub fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
     let CnnShape { hidden, classes, .. } = shape;
     // Weights, gradients and Adam's two moments.
-    let weights = 4 * (shape.pooled() + classes + 1).saturating_mul(hidden);
+    let weights = 4 * (shape.pooled() + classes + 1).saturating_mul(hidden.saturating_add(1));
     // The activations and their gradients.
     let image = 2 * (shape.convolution(1).output().image_len() + shape.pooled() + hidden);
     check_memory(weights.saturating_add(image.saturating_mul(batch)), || {

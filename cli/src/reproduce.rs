@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use kernelet::Error;
+use kernelet::train::cnn::Settings as CnnSettings;
+use kernelet::train::mlp::Settings as MlpSettings;
 use kernelet::train::weights::load_mlp;
 use serde_json::json;
 
@@ -13,15 +15,15 @@ use crate::network::Network;
 use crate::profile::{Peaks, Profile, Subject, measure};
 use crate::progress::Overall;
 use crate::report::Report;
-use crate::study::experiment::Experiment;
+use crate::study::experiment::{Experiment, Outcome};
 use crate::study::functions::{self, Differences};
 use crate::study::lab::{Lab, Work, describe};
 use crate::study::parts::Made;
-use crate::study::printed::{CNN_HIDDEN, HIDDEN_UNITS, KEEP_PROBABILITIES, L2};
+use crate::study::printed::{HIDDEN_UNITS, KEEP_PROBABILITIES, L2};
 use crate::study::{
     Chapter, Outcomes, cnn, early_stopping, hidden_units, kernels, letters, mlp, regularization,
 };
-use crate::{Done, files, output};
+use crate::{Done, history, output, report};
 
 /// Where the report goes without `--out`.
 const FOLDER: &str = "kernelet-out/reproduce";
@@ -32,9 +34,6 @@ struct Epochs {
     cnn: usize,
 }
 
-/// The study's.
-const FULL: Epochs = Epochs { mlp: 200, cnn: 50 };
-
 /// Enough to see everything at work in a minute or two: the first epochs of the full runs.
 const QUICK: Epochs = Epochs { mlp: 20, cnn: 2 };
 
@@ -42,8 +41,9 @@ const QUICK: Epochs = Epochs { mlp: 20, cnn: 2 };
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 1;
 
-/// Seconds of a profile, roughly, as [`Experiment::cost`] has them.
+/// Seconds of a profile and of the peaks, roughly, as [`Experiment::cost`] has them.
 const PROFILE_COST: f64 = 8.0;
+const PEAKS_COST: f64 = 1.5;
 
 /// Makes one of the study's experiments.
 pub fn study(command: &StudyCommand) -> Result<Done, Error> {
@@ -106,11 +106,9 @@ fn one(
     chapters: impl FnOnce(&Outcomes) -> Vec<Chapter>,
 ) -> Result<Done, Error> {
     let out = options.out.as_deref();
-    prepare(out)?;
     let lab = Lab::open(options, out)?;
     announce(&lab, experiments);
-    let (parts, cost) = (experiments.len() + subjects.len(), cost(&lab, experiments, subjects));
-    let mut overall = Overall::new(parts, cost);
+    let mut overall = Overall::new(parts(experiments, subjects), cost(&lab, experiments, subjects));
     let Work::Done(outcomes) = lab.train(experiments, |_| false, &mut overall)? else {
         return interrupted(overall, out);
     };
@@ -124,15 +122,15 @@ fn one(
         facts: facts(&lab, &outcomes),
         chapters: chapters(&outcomes).into_iter().chain(kernels::chapter(&profiles)).collect(),
     };
-    show(&report, &report.text(), options, out)
+    show(&report, &report.text(), &outcomes, options, out)
 }
 
 /// Makes all of the study's experiments.
 pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     let ReproduceOptions { quick, common } = options;
-    let epochs = if *quick { QUICK } else { FULL };
+    let full = || Epochs { mlp: MlpSettings::default().epochs, cnn: CnnSettings::default().epochs };
+    let epochs = if *quick { QUICK } else { full() };
     let out = common.out.as_deref().unwrap_or(Path::new(FOLDER));
-    prepare(Some(out))?;
     let lab = Lab::open(common, Some(out))?;
 
     let perceptron = Experiment::study_mlp(epochs.mlp);
@@ -146,12 +144,12 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     let subjects: Vec<_> = HIDDEN_UNITS
         .iter()
         .map(|&hidden| Subject::Mlp { hidden })
-        .chain([Subject::Cnn { hidden: CNN_HIDDEN, batch: 32, l2: 0.0, keep_probability: 1.0 }])
+        .chain([Subject::study_cnn()])
         .collect();
 
     announce(&lab, &experiments);
-    let (parts, cost) = (experiments.len() + subjects.len(), cost(&lab, &experiments, &subjects));
-    let mut overall = Overall::new(parts + 1, cost + 1.0);
+    let mut overall =
+        Overall::new(parts(&experiments, &subjects) + 1, cost(&lab, &experiments, &subjects) + 1.0);
     let keep =
         |experiment: &Experiment| [&perceptron.name, &plain.name].contains(&&experiment.name);
     let Work::Done(outcomes) = lab.train(&experiments, keep, &mut overall)? else {
@@ -175,7 +173,7 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
     let networks =
         [("perceptron", load(&lab, &perceptron)?), ("convolutional network", load(&lab, &plain)?)];
     let chapters = [
-        Some(functions::chapter(differences)),
+        functions::chapter(differences),
         mlp::chapter(&outcomes, epochs.mlp),
         Some(hidden_units::chapter(&outcomes, &HIDDEN_UNITS, epochs.mlp)),
         early_stopping::chapter(&outcomes, epochs.mlp),
@@ -191,7 +189,7 @@ pub fn all(options: &ReproduceOptions) -> Result<Done, Error> {
         facts: facts(&lab, &outcomes),
         chapters: chapters.into_iter().flatten().collect(),
     };
-    show(&report, &report.summary(), common, Some(out))
+    show(&report, &report.summary(), &outcomes, common, Some(out))
 }
 
 /// Profiles networks, one after the other.
@@ -201,22 +199,27 @@ fn profile(
     rounds: usize,
     overall: &mut Overall,
 ) -> Result<Work<Vec<Profile>>, Error> {
+    if subjects.is_empty() {
+        return Ok(Work::Done(Vec::new()));
+    }
+    overall.begin("the machine's peaks", PEAKS_COST);
+    let measured = lab.part(
+        "peaks",
+        &"peaks",
+        overall,
+        |lab| Ok(Work::Done(Peaks::measure(&lab.cpu))),
+        |peaks| format!("{:.0} GFLOP/s, {:.1} GB/s", peaks.gflops, peaks.memory_gbytes),
+    )?;
+    let Work::Done(peaks) = measured else { return Ok(Work::Interrupted) };
     let mut profiles = Vec::new();
-    // Only if there is anything to profile, and once for all: they have one roof.
-    let mut peaks = None;
     for subject in subjects {
         overall.begin(&format!("profile of the {}", subject.name()), PROFILE_COST);
-        let name = match subject {
-            Subject::Mlp { hidden } => format!("profile-mlp-{hidden}"),
-            Subject::Cnn { hidden, .. } => format!("profile-cnn-{hidden}"),
-        };
         let measured = lab.part(
-            &name,
-            &json!({ "profile": subject, "rounds": rounds }),
+            &format!("profile-{}-{}", subject.network(), subject.hidden()),
+            &json!({ "profile": subject, "rounds": rounds, "peaks": peaks }),
             overall,
             |lab| {
                 let Lab { cpu, split, seed, .. } = lab;
-                let peaks = *peaks.get_or_insert_with(|| Peaks::measure(cpu));
                 let profile = measure(cpu, split, subject, *seed, rounds, peaks)?;
                 Ok(profile.map_or(Work::Interrupted, Work::Done))
             },
@@ -233,31 +236,28 @@ fn profile(
 }
 
 fn compare_functions(lab: &Lab, perceptron: &Experiment) -> Result<Work<Differences>, Error> {
-    let path = lab.weights(perceptron).unwrap_or_default();
+    let path = lab.weights(perceptron)?.unwrap_or_default();
     Ok(Work::Done(functions::differences(&lab.cpu, &load_mlp(&path)?, &lab.split.test)))
 }
 
 /// The network that a run has left.
 fn load(lab: &Lab, experiment: &Experiment) -> Result<Model, Error> {
-    Model::load(&lab.weights(experiment).unwrap_or_default())
+    Model::load(&lab.weights(experiment)?.unwrap_or_default())
 }
 
-/// Makes sure that there is something to train on and that the report can be written, before
-/// anything is run.
-fn prepare(out: Option<&Path>) -> Result<(), Error> {
-    match out {
-        Some(out) => files::check_writable(&out.join("report.html")),
-        None => Ok(()),
-    }
+/// How many there are: the peaks are one more.
+fn parts(experiments: &[Experiment], subjects: &[Subject]) -> usize {
+    experiments.len() + subjects.len() + usize::from(!subjects.is_empty())
 }
 
 fn cost(lab: &Lab, experiments: &[Experiment], subjects: &[Subject]) -> f64 {
     let runs = experiments.iter().map(|experiment| experiment.cost(lab.images()));
-    runs.sum::<f64>() + PROFILE_COST * subjects.len() as f64
+    let peaks = if subjects.is_empty() { 0.0 } else { PEAKS_COST };
+    runs.sum::<f64>() + PROFILE_COST * subjects.len() as f64 + peaks
 }
 
 fn announce(lab: &Lab, experiments: &[Experiment]) {
-    let [train, valid, test] = lab.samples();
+    let [train, valid, test] = lab.samples;
     output::complain(&format!(
         "{} on {}, {} on {}\n{train} images train, {valid} validate, {test} test\n",
         describe(experiments),
@@ -271,7 +271,8 @@ fn interrupted(overall: Overall, out: Option<&Path>) -> Result<Done, Error> {
     overall.finish();
     output::complain(&match out {
         Some(out) => format!(
-            "interrupted; what is finished is in {}, and the same command goes on from there\n",
+            "interrupted; what is finished is in {}, and the same command (without --fresh) goes on \
+             from there\n",
             out.display()
         ),
         None => "interrupted; without --out nothing is kept\n".to_owned(),
@@ -287,20 +288,20 @@ fn preface(lab: &Lab, outcomes: &Outcomes) -> Vec<String> {
          with the study's settings, and its tables and figures stand beside ours."
             .to_owned(),
     ];
-    if !lab.has_the_study_s_data() {
+    if !lab.as_the_study {
+        let images = output::count(lab.images(), "image");
         text.push(format!(
-            "The data are not the study's 18,724 notMNIST letters but {} ({}): what agrees does so \
-             because they are about as hard, and to the digit nothing can.",
+            "The data are not the study's 18,724 notMNIST letters, split as there, but {} ({images}): \
+             its figures stand beside ours for orientation, and only what it says in words is \
+             judged.",
             lab.origin,
-            output::count(lab.images(), "image"),
         ));
     }
-    let shortened = outcomes.outcomes.iter().any(|outcome| outcome.shortened());
-    if shortened {
+    if !outcomes.outcomes.iter().all(Outcome::has_the_study_s_epochs) {
         text.push(
-            "These are shortened runs: the first epochs of the study's, with everything else as it \
-             was. Where the study has the figures of a whole run there is nothing to judge by, and \
-             the verdict is open."
+            "These runs have another number of epochs than the study's, with everything else as it \
+             was there: the first epochs of a longer run are the same. What the study says of its \
+             whole runs cannot be judged by them, and the verdict is open."
                 .to_owned(),
         );
     }
@@ -319,26 +320,29 @@ fn facts(lab: &Lab, outcomes: &Outcomes) -> Vec<(&'static str, String)> {
         [first, .., last] => format!("{first} to {last}"),
         values => values.concat(),
     };
-    let [train, valid, test] = lab.samples();
-    let of_mlp =
-        |o: &&crate::study::experiment::Outcome| matches!(o.experiment.network, Network::Mlp(_));
-    let epochs = |mlp: bool| {
-        let run = outcomes.outcomes.iter().find(|outcome| of_mlp(outcome) == mlp)?;
-        Some(run.experiment.network.epochs())
+    let [train, valid, test] = lab.samples;
+    let first = |settings: fn(&Network) -> Option<String>| {
+        outcomes.outcomes.iter().find_map(|outcome| settings(&outcome.experiment.network))
     };
     let settings = [
-        epochs(true).map(|epochs| {
-            format!(
-                "{} of full-batch gradient descent, momentum 0.95, learning rate 1e-5 on the \
-             summed gradient",
-                output::count(epochs, "epoch")
-            )
+        first(|network| match network {
+            Network::Mlp(settings) => Some(format!(
+                "{} of full-batch gradient descent, momentum {}, learning rate {:e} on the summed \
+                 gradient",
+                output::count(settings.epochs, "epoch"),
+                settings.momentum,
+                settings.learning_rate,
+            )),
+            Network::Cnn(_) => None,
         }),
-        epochs(false).map(|epochs| {
-            format!(
-                "{} of Adam, learning rate 1e-4, minibatches of 32, shuffled",
-                output::count(epochs, "epoch")
-            )
+        first(|network| match network {
+            Network::Cnn(settings) => Some(format!(
+                "{} of Adam, learning rate {:e}, minibatches of {}, shuffled",
+                output::count(settings.epochs, "epoch"),
+                settings.learning_rate,
+                settings.batch,
+            )),
+            Network::Mlp(_) => None,
         }),
     ];
     let names = ["perceptron", "convolutional network"];
@@ -370,10 +374,20 @@ fn facts(lab: &Lab, outcomes: &Outcomes) -> Vec<(&'static str, String)> {
 fn show(
     report: &Report,
     text: &str,
+    outcomes: &Outcomes,
     options: &StudyOptions,
     out: Option<&Path>,
 ) -> Result<Done, Error> {
-    let written = out.map_or_else(|| Ok(Vec::new()), |out| report.write(out))?;
+    let mut written = Vec::new();
+    if let Some(out) = out {
+        written = report.write(out)?;
+        let histories = out.join(report::HISTORIES);
+        for Outcome { experiment, result, .. } in &outcomes.outcomes {
+            let path = histories.join(format!("{}.csv", experiment.name));
+            history::write(&path, &experiment.network, &result.history)?;
+        }
+        written.push(histories);
+    }
     if options.json {
         output::print_json(&report.json())?;
         return Ok(Done::Complete);

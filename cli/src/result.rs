@@ -47,11 +47,11 @@ pub fn of(run: &Run) -> String {
     if last.epoch > 0 && !learned {
         let _ = writeln!(text, "The training loss has not fallen: try a smaller --lr.");
     }
+    if run.history.stopped_early {
+        let patience = count(run.options.patience.unwrap_or_default(), "epoch");
+        let _ = writeln!(text, "Stopped early: no lower valid loss in {patience}.");
+    }
     if let Some((epoch, valid)) = run.history.best().and_then(|best| Some((best, best.valid?))) {
-        if run.history.stopped_early {
-            let patience = count(run.options.patience.unwrap_or_default(), "epoch");
-            let _ = writeln!(text, "Stopped early: no lower valid loss in {patience}.");
-        }
         let (best, valid) = (epoch.epoch, figures(valid));
         let _ = match run.history.kept {
             Some(_) => {

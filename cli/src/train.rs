@@ -190,7 +190,7 @@ fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
     };
     let mlp = load_mlp(path)?;
     check_hidden(path, mlp.shape.hidden, options.hidden)?;
-    check_mlp_memory(mlp.shape.hidden)?;
+    check_mlp_memory(mlp.shape.hidden, mlp.shape.classes)?;
     Ok(mlp)
 }
 

@@ -21,7 +21,11 @@ fn json(path: &Path) -> Value {
 fn figures(out: &Path) -> BTreeMap<String, Value> {
     let files = fs::read_dir(out.join("runs")).expect("the finished runs");
     let files = files.map(|file| file.expect("an entry").path());
-    let kept = files.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    let kept = files.filter(|path| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        // A profile and the peaks are nothing but times.
+        name.ends_with(".json") && !name.starts_with("profile-") && !name.starts_with("peaks-")
+    });
     kept.map(|path| {
         let mut result = json(&path)["result"].take();
         if let Some(epochs) = result.pointer_mut("/history/epochs").and_then(Value::as_array_mut) {
@@ -30,9 +34,6 @@ fn figures(out: &Path) -> BTreeMap<String, Value> {
                 epoch["eval_seconds"] = Value::Null;
             }
             result["seconds"] = Value::Null;
-        }
-        if result.get("coverage").is_some() {
-            result = Value::Null; // a profile is nothing but times
         }
         (path.file_stem().expect("a name").to_string_lossy().into_owned(), result)
     })
@@ -65,7 +66,7 @@ fn hidden_units_shows_its_table_and_writes_its_files() {
     let figures = |history: String| -> Vec<_> {
         rows(&history).into_iter().map(|row| row[3..].to_vec()).collect()
     };
-    let ours = figures(read(&folder, "out/runs/mlp-8.csv"));
+    let ours = figures(read(&folder, "out/histories/mlp-8.csv"));
     assert_eq!(ours, figures(read(&folder, "h.csv")), "the study's run and train's");
 }
 
@@ -76,16 +77,16 @@ fn early_stopping_compares_a_quarter_of_the_way_with_the_end() {
     let output = run(folder.path(), line);
     assert_success(&output);
     let table = rows(&read(&folder, "out/tables/table-3.csv"));
-    let history = rows(&read(&folder, "out/runs/mlp-1000.csv"));
+    let history = rows(&read(&folder, "out/histories/mlp-1000.csv"));
     let accuracies = |epoch: usize| {
         let number = |column: usize| history[epoch][column].parse::<f64>().expect("a number");
         [4, 6, 8].map(|column| format!("{:.2} %", number(column))).join(", ")
     };
     // The cells have commas of their own: the row is split at them.
     let row = |index: usize| table[index].join(",");
-    assert!(row(0).starts_with("2,"), "the first row is {:?}", row(0));
+    assert!(row(0).starts_with("2 (study: 50),"), "the first row is {:?}", row(0));
     assert!(row(0).contains(&accuracies(2)), "{} is not in {:?}", accuracies(2), row(0));
-    assert!(row(2).starts_with("8,"), "the third row is {:?}", row(2));
+    assert!(row(2).starts_with("8 (study: 200),"), "the third row is {:?}", row(2));
     assert!(row(2).contains(&accuracies(8)), "{} is not in {:?}", accuracies(8), row(2));
     assert!(row(1).contains("lowest valid loss"), "the second row is {:?}", row(1));
 }
@@ -107,7 +108,7 @@ fn l2_and_dropout_show_both_train_figures_and_the_loss_without_its_term() {
         let (with, without) = (number(row, 3), number(row, 4));
         assert_eq!(with > without, row[0] != "0", "the term in {row:?}");
     }
-    let test = rows(&read(&folder, "l2/runs/cnn-l2-0.1.csv"));
+    let test = rows(&read(&folder, "l2/histories/cnn-l2-0.1.csv"));
     let exact: f64 = test.last().expect("a last row")[7].parse().expect("a number");
     assert!((number(&table[11], 3) - exact).abs() < 1e-4, "the test loss {exact}, {:?}", table[11]);
 
@@ -157,11 +158,40 @@ fn reproduce_has_every_table_and_figure() {
     assert_eq!(json(&folder.path().join("out/report.json")), report, "the second report");
     assert_eq!(figures(&folder.path().join("out")), before, "the second run's figures");
 
-    // Another seed is another study.
-    let other = run(folder.path(), "reproduce --quick --data data.npz --out out --seed 2");
+    // Another seed is another study, which leaves the first one's runs alone.
+    let other =
+        run(folder.path(), "study l2 --l2 0.1 --epochs 2 --data data.npz --out out --seed 2");
     assert_success(&other);
     assert!(!text(&other.stderr).contains("finished earlier"), "another seed finds the first's");
-    assert_ne!(figures(&folder.path().join("out")), before, "the other seed's figures");
+    let all = figures(&folder.path().join("out"));
+    assert_eq!(all.len(), before.len() + 2, "two more runs");
+    assert!(before.iter().all(|(name, result)| all.get(name) == Some(result)), "the first's runs");
+    let seeds: Vec<_> = all.iter().filter(|(name, _)| name.starts_with("cnn-l2-0.1-")).collect();
+    assert_eq!(seeds.len(), 2, "a run of either seed");
+    assert_ne!(seeds[0].1, seeds[1].1, "the seeds' figures");
+
+    // What has no weights is not taken for a run that has.
+    let part = |ending: &str| {
+        let files = fs::read_dir(folder.path().join("out/runs")).expect("the finished runs");
+        let mut files = files.map(|file| file.expect("an entry").path());
+        files
+            .find(|path| {
+                let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+                name.starts_with("mlp-1000-") && name.ends_with(ending)
+            })
+            .expect("the perceptron's part")
+    };
+    fs::remove_file(part(".npz")).expect("the weights are removed");
+    let again = run(folder.path(), "reproduce --quick --data data.npz --out out");
+    assert_success(&again);
+    let said = text(&again.stderr);
+    assert_eq!(
+        said.matches("\n[").count(),
+        said.matches("(finished earlier)").count() + 1,
+        "{said}"
+    );
+    assert!(part(".npz").exists(), "the weights are not there again");
+    assert_eq!(figures(&folder.path().join("out")), all, "the same figures");
 }
 
 #[cfg(unix)]
@@ -193,12 +223,21 @@ fn killed_at_any_moment_reproduce_ends_with_the_same_figures() {
         wait = wait * 5 / 4;
     }
     assert!(kills >= 3, "only {kills} runs were killed");
-    assert_eq!(figures(&folder.path().join("killed")), whole, "after {kills} kills");
-    // Nothing half-written is left.
-    let left = fs::read_dir(folder.path().join("killed/runs")).expect("the runs");
-    let names: Vec<_> = left.map(|file| file.expect("an entry").file_name()).collect();
-    let odd = names.iter().filter(|name| !name.to_string_lossy().starts_with(".kernelet-"));
-    assert!(odd.count() > whole.len(), "files and results: {names:?}");
+    let killed = figures(&folder.path().join("killed"));
+    assert!(killed.keys().eq(whole.keys()), "{:?} instead of {:?}", killed.keys(), whole.keys());
+    for (name, result) in &whole {
+        assert_eq!(&killed[name], result, "{name} after {kills} kills");
+    }
+    let losses = |out: &str| {
+        let report = json(&folder.path().join(out).join("report.json"));
+        ["mlp", "l2", "dropout"].map(|name| {
+            let mut chapters = report["chapters"].as_array().expect("chapters").iter();
+            let chapter = chapters.find(|chapter| chapter["name"] == name).expect("the chapter");
+            let rows = chapter["tables"][0]["rows"].as_array().expect("rows").iter();
+            rows.filter(|row| row["cells"][0] != "time taken").cloned().collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(losses("killed"), losses("whole"), "the report's tables");
 }
 
 #[cfg(unix)]
@@ -213,7 +252,12 @@ fn ctrl_c_keeps_what_is_finished() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    while !folder.path().join("out/runs/mlp-4.json").exists() {
+    let finished = |name: &str| {
+        let runs = fs::read_dir(folder.path().join("out/runs")).into_iter().flatten().flatten();
+        runs.map(|file| file.file_name().to_string_lossy().into_owned())
+            .any(|file| file.starts_with(name) && file.ends_with(".json"))
+    };
+    while !finished("mlp-4-") {
         std::thread::sleep(Duration::from_millis(5));
     }
     let id = child.id().to_string();
@@ -225,7 +269,7 @@ fn ctrl_c_keeps_what_is_finished() {
     std::io::Read::read_to_string(&mut { stderr }, &mut said).expect("it is text");
     assert_eq!(child.wait().expect("its end").code(), Some(130), "the status; it said {said}");
     assert!(said.contains("goes on from there"), "it said {said}");
-    assert!(!folder.path().join("out/runs/mlp-300.json").exists(), "half a run was kept");
+    assert!(!finished("mlp-300-"), "half a run was kept");
     assert!(!folder.path().join("out/report.html").exists(), "there is a report of half a study");
 }
 

@@ -7,9 +7,8 @@ mod terminal;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use kernelet::data::Split;
 use kernelet::data::npz::write_atomically;
-use kernelet::data::{PIXELS, Split};
-use kernelet::nn::{Mlp, MlpShape};
 use kernelet::train::Epoch;
 use kernelet::train::mlp::{Settings, train};
 use kernelet::{Cpu, Error};
@@ -17,6 +16,7 @@ use kernelet::{Cpu, Error};
 use crate::args::{MAIN_FOLDER, PlayOptions};
 use crate::charts::{Picture, write_png};
 use crate::model::{Model, NormalizeWith};
+use crate::network::new_mlp;
 use crate::output::{complain, count, print};
 use crate::progress::Progress;
 use crate::{Done, files};
@@ -110,8 +110,7 @@ fn find_model(
 }
 
 fn small_mlp(cpu: &Cpu, split: &Split, why: &str) -> Result<Model, Error> {
-    let shape = MlpShape { inputs: PIXELS, hidden: HIDDEN, classes: split.classes };
-    let mut mlp = Mlp::xavier(shape, 1);
+    let mut mlp = new_mlp(HIDDEN, split.classes, 1)?;
     let settings = Settings { epochs: EPOCHS, eval_every: EPOCHS, ..Settings::default() };
     let mut progress = Progress::new(EPOCHS);
     train(cpu, &settings, split, &mut mlp, &mut |epoch| {

@@ -17,6 +17,7 @@ use crate::args::{ProfileCnnOptions, ProfileMlpOptions, ProfileOptions};
 use crate::charts::Figure;
 use crate::network::Network;
 use crate::output::{complain, count};
+use crate::study::printed::CNN_HIDDEN;
 use crate::{Done, files, interrupt, output};
 
 pub use measure::{measure, trace};
@@ -122,6 +123,20 @@ impl Subject {
             }
         };
         network.subject(self.hidden())
+    }
+
+    /// The study's convolutional network, plain.
+    pub fn study_cnn() -> Self {
+        let cnn::Settings { batch, l2, keep_probability, .. } = cnn::Settings::default();
+        Self::Cnn { hidden: CNN_HIDDEN, batch, l2, keep_probability }
+    }
+
+    /// As the command line calls it.
+    pub fn network(&self) -> &'static str {
+        match self {
+            Self::Mlp { .. } => "mlp",
+            Self::Cnn { .. } => "cnn",
+        }
     }
 
     /// Of the network's hidden layer.

@@ -63,11 +63,7 @@ pub fn text(profile: &Profile) -> String {
 /// The kernels of a training step.
 pub fn step_table(profile: &Profile) -> Table {
     let subject = &profile.subject;
-    let network = match subject {
-        Subject::Mlp { .. } => "mlp",
-        Subject::Cnn { .. } => "cnn",
-    };
-    let name = format!("profile-{network}-{}", subject.hidden());
+    let name = format!("profile-{}-{}", subject.network(), subject.hidden());
     let images = count(profile.images, "image");
     table(&name, &format!("Training step of {images}: {}", subject.name()), &profile.step)
 }
@@ -144,10 +140,7 @@ pub fn write_csv(path: &Path, profiles: &[&Profile]) -> Result<(), Error> {
 }
 
 fn rows(profile: &Profile) -> Vec<Row<'_>> {
-    let network = match profile.subject {
-        Subject::Mlp { .. } => "mlp",
-        Subject::Cnn { .. } => "cnn",
-    };
+    let network = profile.subject.network();
     let hidden = profile.subject.hidden();
     let parts = [("step", &profile.step), ("evaluation", &profile.evaluation)];
     let mut rows = Vec::new();

@@ -51,7 +51,7 @@ impl Place<'_> {
             part(count("open"), "open", "open"),
         ];
         let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-        if text.is_empty() { "drawn; the study prints no figures of it".into() } else { text }
+        if text.is_empty() { "nothing to compare with in words or numbers".into() } else { text }
     }
 }
 
@@ -82,9 +82,9 @@ pub fn table(chapters: &[Chapter]) -> Option<Table> {
         table.row([place.item.into(), place.about.into(), place.summary()]);
     }
     table.notes.push(
-        "agrees: within what chance explains (for accuracies, twice the standard error of the \
-         difference of two shares of so many images), or within the bounds that stand beside it. \
-         open: there is nothing to judge by."
+        "agrees: of an accuracy, that it differs by no more than twice the standard error that the \
+         choice of so many images alone gives such a difference; of a claim, that it holds in the \
+         sense that stands beside it. open: there is nothing to judge by, for the reason given."
             .into(),
     );
     (!places.is_empty()).then_some(table)

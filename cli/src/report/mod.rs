@@ -6,13 +6,13 @@ mod html;
 mod markdown;
 
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use kernelet::Error;
 use kernelet::data::npz::write_atomically;
 use serde_json::{Value, json};
 
+use crate::files;
 use crate::study::Chapter;
 use crate::table::Table;
 
@@ -26,7 +26,22 @@ pub struct Report {
     pub chapters: Vec<Chapter>,
 }
 
+/// The files and folders of a report.
+const FILES: [&str; 3] = ["report.html", "report.md", "report.json"];
+const TABLES: &str = "tables";
+const FIGURES: &str = "figures";
+/// Filled by whoever has made the runs.
+pub const HISTORIES: &str = "histories";
+
 impl Report {
+    /// Makes sure, before anything is run, that a report can be written into `folder`, and that it
+    /// does not take the place of the `data`.
+    pub fn check(folder: &Path, data: Option<&Path>) -> Result<(), Error> {
+        let folders = [TABLES, FIGURES, HISTORIES].map(|name| folder.join(name).join(FILES[0]));
+        let paths = FILES.map(|name| folder.join(name));
+        files::check(paths.iter().chain(&folders).map(PathBuf::as_path), data)
+    }
+
     /// For the terminal: in short, what became of the study's tables and figures.
     pub fn summary(&self) -> String {
         glance::table(&self.chapters)
@@ -73,12 +88,7 @@ impl Report {
     /// Writes `report.html`, `report.md`, `report.json`, every table into `tables` and every
     /// figure into `figures`. Returns what there is to look at first.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
-        let make = |name: &str| {
-            let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            Ok(path)
-        };
-        let (tables, figures) = (make("tables")?, make("figures")?);
+        let (tables, figures) = (folder.join(TABLES), folder.join(FIGURES));
         let glance = glance::table(&self.chapters);
         if let Some(table) = &glance {
             table.write(&tables)?;
@@ -92,8 +102,7 @@ impl Report {
             }
         }
         let json = self.json();
-        let [html, markdown, for_scripts] =
-            ["report.html", "report.md", "report.json"].map(|name| folder.join(name));
+        let [html, markdown, for_scripts] = FILES.map(|name| folder.join(name));
         write_atomically(&for_scripts, |to| {
             serde_json::to_writer_pretty(&mut *to, &json)?;
             to.write_all(b"\n")

@@ -2,7 +2,7 @@
 
 use super::experiment::{Experiment, Outcome};
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, cell, percent};
+use super::{Chapter, Finding, Outcomes, cell, percent, points};
 use crate::charts::{Chart, Figure, Lines};
 use crate::output::loss;
 use crate::sets::{SETS, TEST, TRAIN};
@@ -27,7 +27,7 @@ pub fn chapter(
         title: "The convolutional network",
         text: vec![
             "3x3 convolution with 32 filters, ReLU, batch normalisation, 2x2 max pool, 784 hidden \
-             units with ReLU, ten classes with softmax; Adam, learning rate 1e-4, minibatches of \
+             units with ReLU, an output per class with softmax; Adam, learning rate 1e-4, minibatches of \
              32. Every set is evaluated with its own moments, as in the study."
                 .into(),
         ],
@@ -98,7 +98,7 @@ fn better(outcomes: &Outcomes, outcome: &Outcome, perceptron: &Outcome) -> Findi
     Finding {
         place: "Section 3",
         study: "about 2.5 points better than the perceptron, 68 more test images".into(),
-        ours: format!("{gain:+.2} points, {images:.0} more test images"),
+        ours: format!("{}, {images:.0} more test images", points(gain)),
         verdict: Verdict::of_claim(
             &[outcome, perceptron],
             &[gain],

@@ -5,7 +5,7 @@ use kernelet::train::Epoch;
 use super::experiment::{Experiment, Outcome};
 use super::printed::EARLY_STOPPING;
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, percent};
+use super::{Chapter, Finding, Outcomes, percent, points};
 use crate::sets::{SETS, TEST};
 use crate::table::{Column, Table};
 
@@ -16,9 +16,9 @@ pub fn chapter(outcomes: &Outcomes, epochs: usize) -> Option<Chapter> {
         name: "early-stopping",
         title: "Early stopping",
         text: vec![format!(
-            "The run of Table 1 at epoch {}, a quarter of the way, where the study would stop; at \
-             the epoch with the lowest validation loss, where train --patience would; and at its \
-             end.",
+            "The run of Table 1 at epoch {}, as far along as the study's epoch 50 of 200, where it \
+             would stop; at the epoch with the lowest validation loss, whose weights train \
+             --patience keeps if it waits long enough; and at its end.",
             early.epoch
         )],
         tables: vec![table_3(outcomes, outcome, early)],
@@ -48,22 +48,27 @@ fn table_3(outcomes: &Outcomes, outcome: &Outcome, early: &Epoch) -> Table {
     let mut table = Table::new("table-3", "Table 3: accuracy when training stops early", columns);
     table.verdict = Some("verdict on the test accuracy");
     let list = |figures: [f64; 3]| figures.map(percent).join(", ");
-    let [(_, study_early), (_, study_last)] = EARLY_STOPPING;
+    let [(at_study_early, study_early), (at_study_last, study_last)] = EARLY_STOPPING;
+    let label = |epoch: usize, study: usize| match epoch == study {
+        true => epoch.to_string(),
+        false => format!("{epoch} (study: {study})"),
+    };
     let mut add = |name: String, study: Option<[f64; 3]>, ours: [f64; 3]| {
         let test = TEST.index;
         let verdict = study.map(|study| {
-            Verdict::of_accuracy(outcome, study[test], ours[test], outcomes.samples[test])
+            let study = (study[test], TEST.study_samples);
+            Verdict::of_accuracy(outcome, study, (ours[test], outcomes.samples[test]))
         });
         table.judged([name, study.map_or("-".into(), list), list(ours)], verdict);
     };
     let at_early = accuracies(early);
-    add(early.epoch.to_string(), Some(study_early), at_early);
+    add(label(early.epoch, at_study_early), Some(study_early), at_early);
     if let Some(best) = outcome.result.history.best() {
         add(format!("{} (lowest valid loss)", best.epoch), None, accuracies(best));
     }
     if let Some(last) = outcome.last() {
         let at_last = accuracies(last);
-        add(last.epoch.to_string(), Some(study_last), at_last);
+        add(label(last.epoch, at_study_last), Some(study_last), at_last);
         let minus = |a: [f64; 3], b: [f64; 3]| std::array::from_fn(|set| a[set] - b[set]);
         let points = |figures: [f64; 3]| figures.map(|d: f64| format!("{d:+.2}")).join(", ");
         table.row([
@@ -105,7 +110,7 @@ fn together(outcome: &Outcome, early: &Epoch) -> Finding {
     Finding {
         place: "Figure 6",
         study: "until then the three sets improve alike (0.5 points apart)".into(),
-        ours: format!("training is {gap:.1} points ahead"),
+        ours: format!("training: {} against the mean of the two", points(gap)),
         verdict: Verdict::of_claim(&[outcome], &[gap], gap.abs() <= 3.0, "at most 3 points"),
     }
 }

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub experiment: Experiment,
     pub result: Training,
     pub made: Made,
+    /// Whether it is on the study's data, split as there.
+    pub as_the_study: bool,
 }
 
 /// What is kept of a training run.
@@ -151,9 +153,9 @@ impl Outcome {
         self.result.history.epochs.last()
     }
 
-    /// Whether the run had fewer epochs than the study's.
-    pub fn shortened(&self) -> bool {
-        self.experiment.network.epochs() < self.study_epochs()
+    /// Whether the run had as many epochs as the study's.
+    pub fn has_the_study_s_epochs(&self) -> bool {
+        self.experiment.network.epochs() == self.study_epochs()
     }
 
     /// How many epochs the study's run had.

@@ -3,9 +3,9 @@
 use super::experiment::{Experiment, Outcome};
 use super::printed::HIDDEN_UNITS;
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, cell, percent};
+use super::{Chapter, Finding, Outcomes, cell, percent, points};
 use crate::charts::{Chart, Curve, Figure, Growth, Lines, Series};
-use crate::output::{count, loss};
+use crate::output::{count, decimal, loss};
 use crate::sets::TEST;
 use crate::table::{Column, Table};
 
@@ -50,8 +50,9 @@ fn table_2(outcomes: &Outcomes, runs: &[&Outcome]) -> Table {
         let test = printed.and_then(|p| p.test);
         let text = |seconds: f64| format!("{seconds:.2} s");
         let verdict = test.map(|test| {
-            let (ours, samples) = (outcome.accuracy(TEST), outcomes.samples[TEST.index]);
-            Verdict::of_accuracy(outcome, test.percent(), ours, samples)
+            let study = (test.percent(), TEST.study_samples);
+            let ours = (outcome.accuracy(TEST), outcomes.samples[TEST.index]);
+            Verdict::of_accuracy(outcome, study, ours)
         });
         let cells = [
             outcome.experiment.hidden.to_string(),
@@ -110,8 +111,16 @@ fn growth_figure(series: [Series; 2]) -> Figure {
 }
 
 /// Whether a figure never falls from one run to the next.
-fn rising(figures: &[f64]) -> bool {
+fn never_falls(figures: &[f64]) -> bool {
     figures.windows(2).all(|pair| pair[0] <= pair[1])
+}
+
+/// Of a claim about several runs.
+fn several(runs: &[&Outcome], figures: &[f64], holds: bool, why: &str) -> Verdict {
+    if runs.len() < 2 {
+        return Verdict::Open("a single run".into());
+    }
+    Verdict::of_claim(runs, figures, holds, why)
 }
 
 fn list(figures: &[f64], format: impl Fn(f64) -> String) -> String {
@@ -124,7 +133,7 @@ fn accuracy_rises(runs: &[&Outcome]) -> Finding {
         place: "Table 2",
         study: "more hidden units increase the test accuracy".into(),
         ours: list(&figures, percent),
-        verdict: Verdict::of_claim(runs, &figures, rising(&figures), ""),
+        verdict: several(runs, &figures, never_falls(&figures), "never falls"),
     }
 }
 
@@ -135,7 +144,7 @@ fn loss_falls(runs: &[&Outcome]) -> Finding {
         place: "Table 2",
         study: "more hidden units lower the test loss".into(),
         ours: list(&figures, |value| loss(value, 4)),
-        verdict: Verdict::of_claim(runs, &figures, rising(&negative), ""),
+        verdict: several(runs, &figures, never_falls(&negative), "never rises"),
     }
 }
 
@@ -166,7 +175,7 @@ fn twice_the_units(runs: &[&Outcome]) -> Option<Finding> {
     Some(Finding {
         place: "Table 2",
         study: "from 1000 to 2000 units: +0.03 points for 1.84 times the time".into(),
-        ours: format!("{gain:+.2} points for {ratio:.2} times the time"),
+        ours: format!("{} for {ratio:.2} times the time", points(gain)),
         verdict: Verdict::of_claim(
             &[former, latter],
             &[gain, ratio],
@@ -178,13 +187,13 @@ fn twice_the_units(runs: &[&Outcome]) -> Option<Finding> {
 
 /// "The lower the number of hidden units, the quicker the network reaches its plateau."
 fn plateau(runs: &[&Outcome]) -> Finding {
-    /// Points below the last epoch's accuracy.
-    const NEAR: f64 = 1.0;
+    /// Above the last epoch's loss.
+    const NEAR: f64 = 0.05;
     let reached = |outcome: &&Outcome| {
-        let last = outcome.accuracy(TEST);
-        let within = |accuracy: f64| accuracy >= last - NEAR;
+        let last = outcome.loss(TEST);
+        let within = |loss: f64| loss <= last * (1.0 + NEAR);
         let epochs = &outcome.result.history.epochs;
-        let first = epochs.iter().find(|epoch| epoch.test.is_some_and(|m| within(m.accuracy)));
+        let first = epochs.iter().find(|epoch| epoch.test.is_some_and(|m| within(m.loss)));
         first.map_or(f64::NAN, |epoch| epoch.epoch as f64)
     };
     let figures: Vec<_> = runs.iter().map(reached).collect();
@@ -192,9 +201,10 @@ fn plateau(runs: &[&Outcome]) -> Finding {
         place: "Figure 8",
         study: "the fewer the units, the sooner the plateau".into(),
         ours: format!(
-            "within {NEAR} point of the last accuracy first after epoch {}",
-            list(&figures, |epoch| format!("{epoch:.0}"))
+            "test loss within {:.0} % of its last first after epoch {}",
+            100.0 * NEAR,
+            list(&figures, |epoch| decimal(epoch, 0))
         ),
-        verdict: Verdict::of_claim(runs, &figures, rising(&figures), ""),
+        verdict: several(runs, &figures, never_falls(&figures), "never sooner"),
     }
 }

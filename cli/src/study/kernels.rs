@@ -16,9 +16,9 @@ pub fn chapter(profiles: &[Profile]) -> Option<Chapter> {
         name: "kernels",
         title: "Where the time goes",
         text: vec![
-            "A few seconds of training of each network with a listener at the kernels' spans, in \
-             turn with as many without one. calls and ms are of a training step: of the perceptron \
-             an update with all training images, of the convolutional network one with 32. roof is \
+            "Each network trains for a while with a listener at the kernels' spans, in turn with \
+             as much without one. calls and ms are of a training step: of a perceptron an update \
+             with all training images, of a convolutional network one with a minibatch. roof is \
              the share of what this machine was measured to do at most at the kernel's number of \
              operations per byte."
                 .into(),

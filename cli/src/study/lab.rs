@@ -11,22 +11,27 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::experiment::{Experiment, Outcome, Training};
-use super::parts::{Made, Parts};
+use super::parts::{Made, Part, Parts};
 use super::{Outcomes, cell};
 use crate::args::StudyOptions;
 use crate::network::Network;
 use crate::output::{count, loss};
 use crate::progress::Overall;
-use crate::sets::TEST;
-use crate::{history, interrupt};
+use crate::report::Report;
+use crate::sets::{SETS, TEST};
+use crate::{info, interrupt};
 
 /// Data, threads and the folder of finished parts.
 pub struct Lab {
     pub cpu: Cpu,
     pub split: Split,
+    /// How many images train, validate and test.
+    pub samples: [usize; 3],
     /// Where the data came from.
     pub origin: String,
     pub fingerprint: String,
+    /// Whether these are the study's data, split as there.
+    pub as_the_study: bool,
     pub seed: u64,
     parts: Parts,
     /// What decides every part's result.
@@ -44,7 +49,8 @@ pub enum Work<T> {
 }
 
 impl Lab {
-    /// Reads the data and opens the folder of finished parts, `runs` in that of `--out`.
+    /// Reads the data, makes sure that the report can be written to `out`, and opens the folder of
+    /// finished parts there, `runs`.
     pub fn open(options: &StudyOptions, out: Option<&Path>) -> Result<Self, Error> {
         let cpu = options.threads.cpu()?;
         let dataset = options.data.open()?;
@@ -52,41 +58,43 @@ impl Lab {
         if split.train.is_empty() {
             return Err(Error::Setting("the training set is empty".into()));
         }
+        if let Some(out) = out {
+            Report::check(out, options.data.path.as_deref())?;
+        }
         let fingerprint = fingerprint(&dataset);
+        let samples = [&split.train, &split.valid, &split.test].map(|samples| samples.len());
+        let split_seed = options.data.split_seed.0;
+        let as_the_study = fingerprint == NOT_MNIST
+            && (samples, split_seed) == (SETS.map(|set| set.study_samples), Some(521));
         let runs = out.map(|out| out.join("runs"));
         let parts = Parts::new(runs.as_deref(), !options.fresh)?;
         let base = json!({
             "kernelet": env!("CARGO_PKG_VERSION"),
             "data": fingerprint,
-            "split": [split.train.len(), split.valid.len(), split.test.len()],
-            "split_seed": options.data.split_seed.0,
+            "classes": split.classes,
+            "split": samples,
+            "split_seed": split_seed,
             "seed": options.seed,
+            // These change the times.
+            "processor": info::processor(),
             "instruction_set": cpu.isa().to_string(),
             "threads": cpu.threads(),
+            "optimised": !cfg!(debug_assertions),
         });
         interrupt::listen()?;
         let origin = dataset.origin;
-        Ok(Self { cpu, split, origin, fingerprint, seed: options.seed, parts, base })
-    }
-
-    /// How many images train, validate and test.
-    pub fn samples(&self) -> [usize; 3] {
-        [&self.split.train, &self.split.valid, &self.split.test].map(|samples| samples.len())
+        let seed = options.seed;
+        Ok(Self { cpu, split, samples, origin, fingerprint, as_the_study, seed, parts, base })
     }
 
     /// How many images there are.
     pub fn images(&self) -> usize {
-        self.samples().iter().sum()
-    }
-
-    /// Whether the data are those of the study.
-    pub fn has_the_study_s_data(&self) -> bool {
-        self.fingerprint == NOT_MNIST
+        self.samples.iter().sum()
     }
 
     /// Where the weights of an experiment are kept, if there is a folder.
-    pub fn weights(&self, experiment: &Experiment) -> Option<PathBuf> {
-        self.parts.path(&experiment.name, "npz")
+    pub fn weights(&self, experiment: &Experiment) -> Result<Option<PathBuf>, Error> {
+        Ok(self.parts.path(&self.identify(&experiment.name, experiment)?, "npz"))
     }
 
     /// Makes the runs, in order. Keeps the weights of those that `keep` asks for.
@@ -99,17 +107,16 @@ impl Lab {
         let mut outcomes = Vec::new();
         for experiment in experiments {
             overall.begin(&experiment.subject(), experiment.cost(self.images()));
-            let weights = self.weights(experiment).filter(|_| keep(experiment));
+            let part = self.identify(&experiment.name, experiment)?;
+            let weights = self.parts.path(&part, "npz").filter(|_| keep(experiment));
             let complete = weights.as_ref().is_none_or(|path| path.exists());
-            let key = self.key(experiment)?;
-            let found = self.parts.find::<Training>(&experiment.name, &key).filter(|_| complete);
+            let found = self.parts.find::<Training>(&part).filter(|_| complete);
             let (result, made) = match found {
                 Some(found) => {
                     overall.skip(&figures(&found.0));
                     found
                 }
                 None => {
-                    self.parts.forget(&experiment.name)?;
                     let watch = &mut |share: f64, epoch: Option<&Epoch>| {
                         overall.advance(share, &epoch.map_or_else(String::new, newest));
                     };
@@ -120,17 +127,15 @@ impl Lab {
                         return Ok(Work::Interrupted);
                     }
                     let made = Made::now(cpu);
-                    if let Some(path) = self.parts.path(&experiment.name, "csv") {
-                        history::write(&path, &experiment.network, &training.history)?;
-                    }
-                    self.parts.keep(&experiment.name, &key, &made, &training)?;
+                    self.parts.keep(&part, &made, &training)?;
                     overall.end(&figures(&training));
                     (training, made)
                 }
             };
-            outcomes.push(Outcome { experiment: experiment.clone(), result, made });
+            let (experiment, as_the_study) = (experiment.clone(), self.as_the_study);
+            outcomes.push(Outcome { experiment, result, made, as_the_study });
         }
-        Ok(Work::Done(Outcomes { outcomes, samples: self.samples() }))
+        Ok(Work::Done(Outcomes { outcomes, samples: self.samples }))
     }
 
     /// Does one more piece of work, unless it is found finished. `say` puts its result in a few
@@ -143,21 +148,21 @@ impl Lab {
         work: impl FnOnce(&Self) -> Result<Work<T>, Error>,
         say: impl FnOnce(&T) -> String,
     ) -> Result<Work<T>, Error> {
-        let key = self.key(settings)?;
-        if let Some((result, _)) = self.parts.find(name, &key) {
+        let part = self.identify(name, settings)?;
+        if let Some((result, _)) = self.parts.find(&part) {
             overall.skip(&say(&result));
             return Ok(Work::Done(result));
         }
         let Work::Done(result) = work(self)? else { return Ok(Work::Interrupted) };
-        self.parts.keep(name, &key, &Made::now(&self.cpu), &result)?;
+        self.parts.keep(&part, &Made::now(&self.cpu), &result)?;
         overall.end(&say(&result));
         Ok(Work::Done(result))
     }
 
-    fn key(&self, what: &impl Serialize) -> Result<Value, Error> {
+    fn identify(&self, name: &str, what: &impl Serialize) -> Result<Part, Error> {
         let what = serde_json::to_value(what)
             .map_err(|e| Error::Setting(format!("the settings cannot be written as JSON: {e}")))?;
-        Ok(json!({ "base": self.base, "what": what }))
+        Ok(Part::new(name, json!({ "base": self.base, "what": what })))
     }
 }
 
@@ -188,7 +193,7 @@ fn fingerprint(dataset: &Dataset) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `MLP, 4 runs of 200 epochs`
+/// `MLP: 4 runs of 200 epochs`
 pub fn describe(experiments: &[Experiment]) -> String {
     let of = |name: &str, wanted: fn(&Network) -> bool| {
         let runs: Vec<_> = experiments.iter().filter(|e| wanted(&e.network)).collect();

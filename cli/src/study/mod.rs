@@ -87,6 +87,11 @@ fn cell(metrics: Option<Metrics>) -> String {
     metrics.map_or_else(|| "-".into(), output::figures)
 }
 
+/// A difference of two accuracies.
+fn points(value: f64) -> String {
+    if value.is_finite() { format!("{value:+.2} points") } else { "-".into() }
+}
+
 fn percent(value: f64) -> String {
     if value.is_finite() { format!("{value:.2} %") } else { "-".into() }
 }

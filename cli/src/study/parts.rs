@@ -1,7 +1,6 @@
 //! Finished parts of a long run, kept in files: what was interrupted goes on where it stopped.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,6 +9,7 @@ use kernelet::{Cpu, Error};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::info;
 
@@ -20,10 +20,29 @@ pub struct Parts {
     resume: bool,
 }
 
+/// What tells a part from others: its name, for people, and everything that decides its result.
+pub struct Part {
+    name: String,
+    key: Value,
+}
+
+impl Part {
+    pub fn new(name: &str, key: Value) -> Self {
+        Self { name: name.into(), key }
+    }
+
+    /// Of its files: another key is another file, so that runs with other settings, from other data
+    /// or on another machine find their own parts and leave these alone.
+    fn stem(&self) -> String {
+        let hash = Sha256::digest(self.key.to_string());
+        let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{hash}", self.name)
+    }
+}
+
 /// What a file of the folder holds.
 #[derive(Serialize, Deserialize)]
 struct Kept<T> {
-    /// Everything that decides the result: a part with another key is another part.
     key: Value,
     made: Made,
     result: T,
@@ -63,38 +82,23 @@ impl Parts {
     }
 
     /// Where a part's file of this ending is.
-    pub fn path(&self, name: &str, ending: &str) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join(format!("{name}.{ending}")))
+    pub fn path(&self, part: &Part, ending: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(format!("{}.{ending}", part.stem())))
     }
 
-    /// What an earlier run has kept under this name and key. A file that cannot be read, or is of
-    /// another run, is as good as none: it will be replaced.
-    pub fn find<T: DeserializeOwned>(&self, name: &str, key: &Value) -> Option<(T, Made)> {
-        let path = self.path(name, "json").filter(|_| self.resume)?;
+    /// What an earlier run has kept of this part. A file that cannot be read, or is of another
+    /// part, is as good as none: it will be replaced. (So is one of a run that diverged: JSON has
+    /// no NaN.)
+    pub fn find<T: DeserializeOwned>(&self, part: &Part) -> Option<(T, Made)> {
+        let path = self.path(part, "json").filter(|_| self.resume)?;
         let kept: Kept<T> = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        (kept.key == *key).then_some((kept.result, kept.made))
-    }
-
-    /// Forgets a part that is about to be made anew: what else is kept of it would be another run's.
-    pub fn forget(&self, name: &str) -> Result<(), Error> {
-        match self.path(name, "json").map(|path| (fs::remove_file(&path), path)) {
-            Some((Err(source), path)) if source.kind() != ErrorKind::NotFound => {
-                Err(Error::Io { path, source })
-            }
-            _ => Ok(()),
-        }
+        (kept.key == part.key).then_some((kept.result, kept.made))
     }
 
     /// Keeps a finished part.
-    pub fn keep<T: Serialize>(
-        &self,
-        name: &str,
-        key: &Value,
-        made: &Made,
-        result: &T,
-    ) -> Result<(), Error> {
-        let Some(path) = self.path(name, "json") else { return Ok(()) };
-        let kept = Kept { key: key.clone(), made: made.clone(), result };
+    pub fn keep<T: Serialize>(&self, part: &Part, made: &Made, result: &T) -> Result<(), Error> {
+        let Some(path) = self.path(part, "json") else { return Ok(()) };
+        let kept = Kept { key: part.key.clone(), made: made.clone(), result };
         write_atomically(&path, |to| {
             serde_json::to_writer_pretty(&mut *to, &kept)?;
             to.write_all(b"\n")
@@ -112,28 +116,29 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let made = Made::now(&Cpu::detect().expect("a processor"));
         let parts = Parts::new(Some(folder.path()), true).expect("the folder can be written");
+        let part = |name, seed| Part::new(name, json!({ "seed": seed }));
         // A number that parsing rounds wrongly unless it takes care.
-        let result = vec![1.0e-5_f32 as f64, 0.1 + 0.2, 1.115_072_865_681_324_7e-7];
-        parts.keep("a", &json!({"seed": 1}), &made, &result).expect("it is kept");
-        let found = parts.find("a", &json!({"seed": 1}));
-        assert_eq!(found, Some((result, made.clone())), "the same part");
-        assert_eq!(parts.find::<Vec<f64>>("a", &json!({"seed": 2})), None, "another seed");
-        assert_eq!(parts.find::<Vec<f64>>("b", &json!({"seed": 1})), None, "another name");
-        parts.forget("a").expect("it is forgotten");
-        parts.forget("a").expect("it need not be there");
-        assert_eq!(parts.find::<Vec<f64>>("a", &json!({"seed": 1})), None, "forgotten");
-        parts.keep("a", &json!({"seed": 1}), &made, &0).expect("it is kept again");
+        let result = vec![f64::from(1e-5_f32), 0.1 + 0.2, 1.115_072_865_681_324_7e-7];
+        let other = vec![3.0];
+        parts.keep(&part("a", 1), &made, &result).expect("it is kept");
+        parts.keep(&part("a", 2), &made, &other).expect("another is kept");
+        assert_eq!(parts.find(&part("a", 1)), Some((result, made.clone())), "the same part");
+        assert_eq!(parts.find(&part("a", 2)), Some((other, made)), "the other seed's");
+        assert_eq!(parts.find::<Vec<f64>>(&part("a", 3)), None, "a third seed");
+        assert_eq!(parts.find::<Vec<f64>>(&part("b", 1)), None, "another name");
         let fresh = Parts::new(Some(folder.path()), false).expect("the folder can be written");
-        assert_eq!(fresh.find::<i32>("a", &json!({"seed": 1})), None, "all anew");
+        assert_eq!(fresh.find::<Vec<f64>>(&part("a", 1)), None, "all anew");
     }
 
     #[test]
     fn a_damaged_part_is_none() {
         let folder = tempfile::tempdir().expect("a folder");
         let parts = Parts::new(Some(folder.path()), true).expect("the folder can be written");
+        let part = Part::new("a", json!(1));
+        let path = parts.path(&part, "json").expect("a path");
         for text in ["", "{", "[]", "{\"key\": 1, \"result\": []}"] {
-            fs::write(folder.path().join("a.json"), text).expect("the file is written");
-            assert_eq!(parts.find::<Vec<f64>>("a", &json!(1)), None, "{text:?} is no part");
+            fs::write(&path, text).expect("the file is written");
+            assert_eq!(parts.find::<Vec<f64>>(&part), None, "{text:?} is no part");
         }
     }
 }

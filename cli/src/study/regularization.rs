@@ -6,7 +6,7 @@ use kernelet::train::Metrics;
 use super::experiment::{Experiment, Outcome};
 use super::printed::Figures;
 use super::verdict::Verdict;
-use super::{Chapter, Finding, Outcomes, percent};
+use super::{Chapter, Finding, Outcomes, percent, points};
 use crate::charts::{Chart, Curve, Figure, Lines};
 use crate::network::Network;
 use crate::output::loss;
@@ -119,35 +119,36 @@ fn table(
     for (value, outcome) in rows {
         let printed = outcome.experiment.printed();
         let last = outcome.last();
-        let mut add = |set: &str, study: Option<Figures>, ours: Option<Metrics>, samples: usize| {
-            let number = |f: fn(Metrics) -> f64| ours.map_or("-".into(), |m| loss(f(m), 4));
-            let judge = |study: Figures, ours: Metrics| {
-                Verdict::of_accuracy(outcome, study.percent(), ours.accuracy, samples)
+        let mut add =
+            |set: &str, study: Option<Figures>, ours: Option<Metrics>, samples: [usize; 2]| {
+                let number = |f: fn(Metrics) -> f64| ours.map_or("-".into(), |m| loss(f(m), 4));
+                let judge = |study: Figures, ours: Metrics| {
+                    let [of_study, of_ours] = samples;
+                    let (study, ours) = ((study.percent(), of_study), (ours.accuracy, of_ours));
+                    Verdict::of_accuracy(outcome, study, ours)
+                };
+                let cells = [
+                    value.clone(),
+                    set.into(),
+                    study.map_or("-".into(), Figures::text),
+                    number(|m| m.loss),
+                ];
+                let without = penalty.then(|| number(|m| m.cross_entropy));
+                let accuracy = percent(ours.map_or(f64::NAN, |m| m.accuracy));
+                let cells = cells.into_iter().chain(without).chain([accuracy]);
+                table.judged(cells, study.zip(ours).map(|(study, ours)| judge(study, ours)));
             };
-            let cells = [
-                value.clone(),
-                set.into(),
-                study.map_or("-".into(), Figures::text),
-                number(|m| m.loss),
-            ];
-            let without = penalty.then(|| number(|m| m.cross_entropy));
-            let accuracy = percent(ours.map_or(f64::NAN, |m| m.accuracy));
-            let cells = cells.into_iter().chain(without).chain([accuracy]);
-            table.judged(cells, study.zip(ours).map(|(study, ours)| judge(study, ours)));
-        };
         let batch = last.and_then(|epoch| epoch.batch);
-        let images = match outcome.experiment.network {
-            Network::Cnn(settings) => {
-                // What the last step of an epoch was left with.
-                let (train, batch) = (outcomes.samples[TRAIN.index], settings.batch);
-                train - (train.max(1) - 1) / batch * batch
-            }
-            Network::Mlp(_) => 0,
+        // What the last step of an epoch is left with.
+        let left = |train: usize| match outcome.experiment.network {
+            Network::Cnn(settings) => train - (train.max(1) - 1) / settings.batch * settings.batch,
+            Network::Mlp(_) => train,
         };
+        let images = [TRAIN.study_samples, outcomes.samples[TRAIN.index]].map(left);
         add("batch", printed.and_then(|p| p.batch), batch, images);
         let study = [None, printed.and_then(|p| p.valid), printed.and_then(|p| p.test)];
         for (set, study) in SETS.into_iter().zip(study) {
-            let samples = outcomes.samples[set.index];
+            let samples = [set.study_samples, outcomes.samples[set.index]];
             add(set.name, study, last.and_then(set.metrics), samples);
         }
     }
@@ -170,7 +171,7 @@ fn drops_at_half(outcomes: &Outcomes, epochs: usize) -> Option<Finding> {
     Some(Finding {
         place: "Figure 12",
         study: "with \u{3bb} 0.5 the accuracy drops a couple of percent".into(),
-        ours: format!("{drop:.2} points below \u{3bb} 0.1"),
+        ours: format!("{} against \u{3bb} 0.1", points(-drop)),
         verdict: Verdict::of_claim(
             &[tenth, half],
             &[drop],
@@ -187,7 +188,7 @@ fn small_between(outcomes: &Outcomes, epochs: usize) -> Option<Finding> {
     Some(Finding {
         place: "Table 4",
         study: "between \u{3bb} 0.01 and 0.1 the difference is small (0.44 points)".into(),
-        ours: format!("{difference:+.2} points"),
+        ours: points(difference),
         verdict: Verdict::of_claim(
             &[hundredth, tenth],
             &[difference],
@@ -206,14 +207,21 @@ fn minimal_effect(runs: &[&Outcome]) -> Finding {
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     let spread = high - low;
+    let verdict = match runs {
+        [_, _, ..] => Verdict::of_claim(runs, &figures, spread <= 1.5, "at most 1.5 points"),
+        _ => Verdict::Open("a single run".into()),
+    };
     Finding {
         place: "Table 5",
         study: "varying dropout has minimal effect on the accuracy".into(),
         ours: if spread.is_finite() {
-            format!("the mean of valid and test spreads over {spread:.2} points")
+            format!(
+                "the mean of valid and test spreads over {}",
+                points(spread).trim_start_matches('+')
+            )
         } else {
             "-".into()
         },
-        verdict: Verdict::of_claim(runs, &figures, spread <= 1.5, "at most 1.5 points"),
+        verdict,
     }
 }

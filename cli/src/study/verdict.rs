@@ -17,23 +17,25 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What a run that was shortened gets.
-    fn shortened(outcome: &Outcome) -> Option<Self> {
+    /// What a run of another length than the study's gets.
+    fn of_other_length(outcome: &Outcome) -> Option<Self> {
         let (ours, study) = (outcome.experiment.network.epochs(), outcome.study_epochs());
-        outcome.shortened().then(|| Self::Open(format!("{ours} of {study} epochs")))
+        (ours != study).then(|| Self::Open(format!("{ours} of {study} epochs")))
     }
 
-    /// Of two accuracies in percent, each of a run on `samples` images: whether they differ by more
+    /// Of two accuracies in percent, each with the number of its images: whether they differ by more
     /// than twice the standard error of the difference of two such shares.
-    pub fn of_accuracy(outcome: &Outcome, study: f64, ours: f64, samples: usize) -> Self {
-        if let Some(open) = Self::shortened(outcome) {
+    pub fn of_accuracy(outcome: &Outcome, study: (f64, usize), ours: (f64, usize)) -> Self {
+        if let Some(open) = Self::of_other_length(outcome) {
             return open;
         }
-        let variance = |percent: f64| percent * (100.0 - percent) / samples.max(1) as f64;
+        let variance = |(percent, n): (f64, usize)| percent * (100.0 - percent) / n.max(1) as f64;
         let chance = 2.0 * (variance(study) + variance(ours)).sqrt();
-        let difference = ours - study;
+        let difference = ours.0 - study.0;
         if !difference.is_finite() {
             Self::Open("no figure".into())
+        } else if !outcome.as_the_study {
+            Self::Open(format!("{difference:+.2} points, on other data"))
         } else if difference.abs() <= chance {
             Self::Agrees(format!("{difference:+.2} points, chance {chance:.2}"))
         } else {
@@ -43,7 +45,7 @@ impl Verdict {
 
     /// Of something that the study says, which our `figures` bear out or not.
     pub fn of_claim(outcomes: &[&Outcome], figures: &[f64], holds: bool, why: &str) -> Self {
-        if let Some(open) = outcomes.iter().find_map(|outcome| Self::shortened(outcome)) {
+        if let Some(open) = outcomes.iter().find_map(|outcome| Self::of_other_length(outcome)) {
             open
         } else if figures.iter().any(|figure| !figure.is_finite()) {
             Self::Open("no figure".into())

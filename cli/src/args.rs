@@ -455,8 +455,8 @@ pub struct ProfileOptions {
     #[command(flatten)]
     pub threads: ThreadOptions,
 
-    /// Rounds of training that are listened to, and as many that are not, about half a second each
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    /// Rounds of training that are listened to, and as many that are not, a sixth of a second each
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = at_least_one)]
     pub rounds: usize,
 
     /// Print the profile as JSON

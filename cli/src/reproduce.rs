@@ -38,8 +38,8 @@ struct Epochs {
 const QUICK: Epochs = Epochs { mlp: 20, cnn: 2 };
 
 /// Rounds of a profile that are listened to.
-const ROUNDS: usize = 5;
-const QUICK_ROUNDS: usize = 1;
+const ROUNDS: usize = 15;
+const QUICK_ROUNDS: usize = 3;
 
 /// Seconds of a profile and of the peaks, roughly, as [`Experiment::cost`] has them.
 const PROFILE_COST: f64 = 8.0;

@@ -75,12 +75,11 @@ pub struct StepSeconds {
 /// How much longer a step takes while it is listened to: 0.01 is one percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Of all rounds' medians.
+    /// Of the pairs of rounds, one listened to and one not.
     pub median: f64,
-    /// Of the pair of rounds where it is lowest.
-    pub lowest: f64,
-    /// Of the pair of rounds where it is highest.
-    pub highest: f64,
+    /// Half of the pairs are between the two.
+    pub lower_quartile: f64,
+    pub upper_quartile: f64,
 }
 
 /// A part of the training loop.

@@ -51,11 +51,11 @@ pub fn text(profile: &Profile) -> String {
     );
     let _ = writeln!(
         text,
-        "cost of profiling: {:+.1} % ({:+.1} to {:+.1} % in {})",
+        "cost of profiling: {:+.1} % (half of {}: {:+.1} to {:+.1} %)",
         percent(cost.median),
-        percent(cost.lowest),
-        percent(cost.highest),
-        count(profile.rounds, "pair")
+        count(profile.rounds, "pair"),
+        percent(cost.lower_quartile),
+        percent(cost.upper_quartile),
     );
     text
 }

@@ -92,7 +92,10 @@ pub fn chapter(differences: Differences) -> Option<Chapter> {
     let finding = |place, study: &str, kernel: &str, difference: f64| Finding {
         place,
         study: study.into(),
-        ours: format!("{kernel}, {difference:.1e} from float64"),
+        ours: match difference {
+            0.0 => format!("{kernel}, as float64"),
+            _ => format!("{kernel}, {difference:.1e} from float64"),
+        },
         verdict: Verdict::of_claim(&[], &[difference], difference <= BOUND, &within),
     };
     let Differences { images, relu, softmax, compute_layer, ce, grad_ce } = differences;

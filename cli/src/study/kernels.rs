@@ -50,14 +50,15 @@ fn summary(profiles: &[Profile]) -> Table {
             format!(
                 "{:+.1} % ({:+.1} to {:+.1})",
                 percent(cost.median),
-                percent(cost.lowest),
-                percent(cost.highest)
+                percent(cost.lower_quartile),
+                percent(cost.upper_quartile)
             ),
         ]);
     }
     if let Some(Profile { peaks, threads, .. }) = profiles.last() {
         table.notes.push(format!(
-            "In kernels: the share of a step's time that the kernels take. The machine's peaks: \
+            "in kernels: the share of a step's time that the kernels take. cost of profiling: the \
+             median of pairs of rounds, in brackets where half of them lie. The machine's peaks: \
              {:.0} GFLOP/s and {:.1} GB/s on {}.",
             peaks.gflops,
             peaks.memory_gbytes,

@@ -90,7 +90,8 @@ impl Lines {
         &self,
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        let (low, high) = self.range();
+        let skip = self.skip();
+        let (low, high) = self.range(skip);
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
         let last = points().fold(1.0, |last: f64, &(x, _)| last.max(x));
 
@@ -106,6 +107,7 @@ impl Lines {
             .draw()?;
 
         for (Curve { name, points }, color) in self.curves.iter().zip(PALETTE.iter().cycle()) {
+            let points = points.get(skip..).unwrap_or_default();
             let Some(&first) = points.first() else { continue };
             let style = color.stroke_width(4);
             if points.len() == 1 {
@@ -135,9 +137,21 @@ impl Lines {
             .draw()
     }
 
-    /// Lowest and highest value with a margin.
-    fn range(&self) -> (f64, f64) {
-        let values = self.curves.iter().flat_map(|curve| &curve.points).map(|&(_, y)| y);
+    /// How many points at the start are left out: one, the untrained network's, if it would press
+    /// all that follows into a third of the height.
+    fn skip(&self) -> usize {
+        let span = |skip| {
+            let (low, high) = self.range(skip);
+            high - low
+        };
+        let long = self.curves.iter().any(|curve| curve.points.len() > 10);
+        usize::from(long && span(0) > 3.0 * span(1))
+    }
+
+    /// Lowest and highest value, but for the first points, with a margin.
+    fn range(&self, skip: usize) -> (f64, f64) {
+        let points = self.curves.iter().flat_map(|curve| curve.points.iter().skip(skip));
+        let values = points.map(|&(_, y)| y);
         let (low, high) = values
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
         if low > high {

@@ -41,6 +41,11 @@
 //! calls in [`Cpu::install`]. Build with optimisation: without it the kernels are many times
 //! slower (this workspace's own `dev` profile is optimised for that reason; a crate that depends on
 //! kernelet needs `[profile.dev.package."*"] opt-level = 3`). No `target-cpu` flag is needed.
+//!
+//! # Features
+//!
+//! None by default, and none takes anything away. `serde` lets the settings of the training loops
+//! and what they report be written and read in serde's formats.
 
 pub mod cpu;
 pub mod data;

@@ -60,8 +60,8 @@ pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
 
 /// Makes sure that a perceptron and its training fit into memory.
 pub fn check_mlp_memory(hidden: usize, classes: usize) -> Result<(), Error> {
-    // Weights, gradients and velocity, two blocks of activations.
-    let weights = 3 * (PIXELS + classes + 1).saturating_mul(hidden.saturating_add(1));
+    // Weights, gradients, velocity and what early stopping keeps; two blocks of activations.
+    let weights = 4 * (PIXELS + classes + 1).saturating_mul(hidden.saturating_add(1));
     let activations = 2 * 1024 * hidden.saturating_add(classes);
     check_memory(weights.saturating_add(activations), || {
         format!("{} and {classes} classes", count(hidden, "hidden unit"))
@@ -71,8 +71,8 @@ pub fn check_mlp_memory(hidden: usize, classes: usize) -> Result<(), Error> {
 /// As [`check_mlp_memory`], for minibatches of so many images.
 pub fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
     let CnnShape { hidden, classes, .. } = shape;
-    // Weights, gradients and Adam's two moments.
-    let weights = 4 * (shape.pooled() + classes + 1).saturating_mul(hidden.saturating_add(1));
+    // Weights, gradients, Adam's two moments and what early stopping keeps.
+    let weights = 5 * (shape.pooled() + classes + 1).saturating_mul(hidden.saturating_add(1));
     // The activations and their gradients.
     let image = 2 * (shape.convolution(1).output().image_len() + shape.pooled() + hidden);
     check_memory(weights.saturating_add(image.saturating_mul(batch)), || {

@@ -38,11 +38,11 @@ struct Epochs {
 const QUICK: Epochs = Epochs { mlp: 20, cnn: 2 };
 
 /// Rounds of a profile that are listened to.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 const QUICK_ROUNDS: usize = 3;
 
 /// Seconds of a profile and of the peaks, roughly, as [`Experiment::cost`] has them.
-const PROFILE_COST: f64 = 8.0;
+const PROFILE_COST: f64 = 20.0;
 const PEAKS_COST: f64 = 1.5;
 
 /// Makes one of the study's experiments.

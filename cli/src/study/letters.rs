@@ -32,7 +32,7 @@ pub fn chapter(
         let sheets = [
             (
                 format!("letters-{file}"),
-                format!("What the {name} says of letters by chance"),
+                format!("What the {name} says of letters at random"),
                 false,
             ),
             (format!("wrong-{file}"), format!("What the {name} takes for others"), true),

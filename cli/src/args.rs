@@ -306,6 +306,24 @@ pub struct CnnOptions {
     #[arg(value_parser = learning_rate, allow_negative_numbers = true)]
     pub lr: f32,
 
+    #[command(flatten)]
+    pub minibatch: MinibatchOptions,
+
+    /// Take the minibatches in the same order in every epoch
+    #[arg(long)]
+    pub no_shuffle: bool,
+
+    /// Save the loss of every minibatch before its update
+    #[arg(long, value_name = "F.csv")]
+    pub steps_history: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub common: TrainOptions,
+}
+
+/// What a training step of the convolutional network takes.
+#[derive(Args)]
+pub struct MinibatchOptions {
     /// Images per minibatch; the last one of an epoch takes what is left
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
     pub batch: usize,
@@ -319,17 +337,6 @@ pub struct CnnOptions {
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     #[arg(value_parser = keep_probability, allow_negative_numbers = true)]
     pub keep_prob: f32,
-
-    /// Take the minibatches in the same order in every epoch
-    #[arg(long)]
-    pub no_shuffle: bool,
-
-    /// Save the loss of every minibatch before its update
-    #[arg(long, value_name = "F.csv")]
-    pub steps_history: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub common: TrainOptions,
 }
 
 /// Which images, and what for.
@@ -424,19 +431,8 @@ pub struct ProfileCnnOptions {
     #[arg(long, value_name = "N", default_value_t = printed::CNN_HIDDEN, value_parser = hidden)]
     pub hidden: usize,
 
-    /// Images per minibatch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
-    pub batch: usize,
-
-    /// Factor of the L2 penalty on the weights of the two dense layers
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    #[arg(value_parser = penalty, allow_negative_numbers = true)]
-    pub l2: f32,
-
-    /// Probability that dropout keeps a unit of the first dense layer
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    #[arg(value_parser = keep_probability, allow_negative_numbers = true)]
-    pub keep_prob: f32,
+    #[command(flatten)]
+    pub minibatch: MinibatchOptions,
 
     #[command(flatten)]
     pub common: ProfileOptions,
@@ -495,9 +491,9 @@ impl CnnOptions {
         cnn::Settings {
             epochs: self.epochs,
             learning_rate: self.lr,
-            batch: self.batch,
-            l2: self.l2,
-            keep_probability: self.keep_prob,
+            batch: self.minibatch.batch,
+            l2: self.minibatch.l2,
+            keep_probability: self.minibatch.keep_prob,
             shuffle: !self.no_shuffle,
             seed: self.common.seed,
             eval_every: self.common.eval_every,

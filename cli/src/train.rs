@@ -198,7 +198,7 @@ fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
 fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<RunningMoments>), Error> {
     let hidden = options.hidden.unwrap_or(CNN_HIDDEN);
     let shape = CnnShape::study(hidden, split.classes);
-    let batch = options.batch.min(split.train.len());
+    let batch = options.minibatch.batch.min(split.train.len());
     let Some(path) = &options.common.init else {
         return Ok((new_cnn(shape, batch, options.common.seed)?, None));
     };

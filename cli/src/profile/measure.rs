@@ -131,20 +131,19 @@ enum Start {
 
 impl Network {
     fn new(split: &Split, subject: &Subject, seed: u64) -> Result<Self, Error> {
-        let (start, train, evaluated) = match *subject {
+        let (start, evaluated) = match *subject {
             Subject::Mlp { hidden } => {
                 let mlp = new_mlp(hidden, split.classes, seed)?;
-                (Start::Mlp(mlp), split.train.len(), MLP_EVALUATED)
+                (Start::Mlp(mlp), MLP_EVALUATED)
             }
             Subject::Cnn { hidden, batch, l2, keep_probability } => {
                 let shape = CnnShape::study(hidden, split.classes);
                 let cnn = new_cnn(shape, batch.min(split.train.len()), seed)?;
-                let start = Start::Cnn { cnn, batch, l2, keep_probability };
-                (start, split.train.len(), CNN_EVALUATED)
+                (Start::Cnn { cnn, batch, l2, keep_probability }, CNN_EVALUATED)
             }
         };
         let split = Split {
-            train: first(&split.train, train),
+            train: split.train.clone(),
             valid: first(&split.valid, evaluated),
             test: first(&split.test, evaluated),
             classes: split.classes,
@@ -202,10 +201,15 @@ impl Network {
         let images = self.split.train.len();
         let batch = settings.batch.min(images);
         let epoch = (images / batch.max(1)).clamp(1, steps + 1);
-        let train = first(&self.split.train, epoch * batch);
         let epochs = (steps + 1).div_ceil(epoch);
         let settings = cnn::Settings { epochs, eval_every: epochs, ..settings };
-        let split = Split { train, ..self.split.clone() };
+        let Split { train, valid, test, classes } = &self.split;
+        let split = Split {
+            train: first(train, epoch * batch),
+            valid: valid.clone(),
+            test: test.clone(),
+            classes: *classes,
+        };
 
         let mut seconds = Vec::with_capacity(epochs * epoch);
         let mut before = Instant::now();

@@ -13,7 +13,7 @@ use kernelet::train::{cnn, mlp};
 use kernelet::{Cpu, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{ProfileCnnOptions, ProfileMlpOptions, ProfileOptions};
+use crate::args::{MinibatchOptions, ProfileCnnOptions, ProfileMlpOptions, ProfileOptions};
 use crate::charts::Figure;
 use crate::network::Network;
 use crate::output::{complain, count};
@@ -153,7 +153,8 @@ pub fn mlp(options: &ProfileMlpOptions) -> Result<Done, Error> {
 
 /// Profiles a CNN.
 pub fn cnn(options: &ProfileCnnOptions) -> Result<Done, Error> {
-    let &ProfileCnnOptions { hidden, batch, l2, keep_prob, .. } = options;
+    let &MinibatchOptions { batch, l2, keep_prob } = &options.minibatch;
+    let hidden = options.hidden;
     run(&options.common, &Subject::Cnn { hidden, batch, l2, keep_probability: keep_prob })
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::files;
 use crate::study::Chapter;
-use crate::table::Table;
+use crate::table::{Column, Table};
 
 /// Everything that came of a study.
 pub struct Report {
@@ -116,7 +116,6 @@ impl Report {
 
     /// The facts as a table.
     fn facts(&self) -> Table {
-        use crate::table::Column;
         let mut table = Table::new("facts", "How it was made", ["", ""].map(Column::left));
         for (name, fact) in &self.facts {
             table.row([(*name).into(), fact.clone()]);

@@ -1,6 +1,6 @@
 //! Where the time of the study's networks goes, kernel by kernel.
 
-use crate::output::decimal;
+use crate::output::{count, decimal};
 use crate::profile::{Profile, Subject, figures, step_table};
 use crate::study::Chapter;
 use crate::table::{Column, Table};
@@ -62,7 +62,7 @@ fn summary(profiles: &[Profile]) -> Table {
              {:.0} GFLOP/s and {:.1} GB/s on {}.",
             peaks.gflops,
             peaks.memory_gbytes,
-            crate::output::count(*threads, "thread"),
+            count(*threads, "thread"),
         ));
     }
     table

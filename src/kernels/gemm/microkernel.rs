@@ -84,6 +84,23 @@ pub(in crate::kernels) unsafe fn multiply_add<S: Simd, const MR: usize, const NV
     acc
 }
 
+/// Steps of k by which the loads of B are announced ahead: a panel is longer than the first-level
+/// cache, and its lines would come late from the second.
+const PREFETCH_STEPS: usize = 8;
+
+/// Asks for the cache line at `ptr`, which may lie anywhere: nothing is read.
+#[inline(always)]
+pub(in crate::kernels) fn prefetch(ptr: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint that never faults; SSE is in the baseline.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(ptr.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
+}
+
 /// Steps of k per turn of the loop.
 const UNROLL: usize = 4;
 
@@ -106,6 +123,7 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
         let at = p * b.k_stride + j * S::F32_LANES;
         // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
         *column = unsafe { b_ptr.add(at).cast::<S::f32s>().read_unaligned() };
+        prefetch(b_ptr.wrapping_add(at + PREFETCH_STEPS * b.k_stride));
     }
     for (i, row) in acc.iter_mut().enumerate() {
         // SAFETY: the caller promises MR rows at every step of k.

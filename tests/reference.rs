@@ -32,14 +32,20 @@ const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 
 /// A product whose B has more elements than are packed at a time (`PACKED_B_MAX` in
 /// `gemm/blocked.rs`, 2^22), by more than a chunk of k.
-const SWEEPS: GemmShape = GemmShape { m: 49, k: 4700, n: 1100 };
+const SWEEPS: GemmShape = GemmShape { m: 65, k: 4700, n: 1100 };
 
-/// Few rows, and a B that is read in slabs (from `SLABS_MIN_BYTES` in `gemm/blocked.rs` on, 2 MB): more
-/// of k than its 16 pieces of whole slabs, and columns that do not fill the vectors.
-const SLABS: [GemmShape; 3] = [
-    GemmShape { m: 2, k: 1100, n: 603 },
+/// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 64), whose large operand
+/// is streamed: one piece of k (up to 511) and several, 16 at most, of whole groups of 64 steps or not;
+/// several pieces of columns (from 512 on); columns that do not fill the vectors.
+const STREAMED: [GemmShape; 8] = [
+    GemmShape { m: 2, k: 5003, n: 603 },
+    GemmShape { m: 9, k: 1030, n: 32 },
     GemmShape { m: 14, k: 603, n: 1100 },
     GemmShape { m: 33, k: 1100, n: 603 },
+    GemmShape { m: 64, k: 129, n: 1030 },
+    GemmShape { m: 65, k: 129, n: 1030 },
+    GemmShape { m: 603, k: 1100, n: 10 },
+    GemmShape { m: 1030, k: 63, n: 64 },
 ];
 
 /// Sizes around the chunk (16,384) that a thread takes of an element-wise kernel, and above the
@@ -75,7 +81,7 @@ fn gemm() {
         GemmShape { m: 1000, k: 1100, n: 1 },
     ]);
     shapes.push(SWEEPS);
-    shapes.extend(SLABS);
+    shapes.extend(STREAMED);
     for shape in shapes {
         let GemmShape { m, k, n } = shape;
         let (a, b) = (random.uniform(m * k, 1.0), random.uniform(k * n, 1.0));
@@ -101,7 +107,7 @@ fn linear() {
     }
     // The products of forward and backward for several threads; with several chunks of k; and
     // with several sweeps over B, in each of the three products in turn.
-    let GemmShape { m, k, n } = SLABS[2];
+    let GemmShape { m, k, n } = STREAMED[3];
     for (rows, inputs, outputs) in [
         (97, 801, 65),
         (130, 784, 100),

@@ -25,8 +25,8 @@ use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, load, store};
 use super::gemm::Write;
-use super::gemm::blocked::{Strided, pack_b_panel};
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
+use super::gemm::pack::{Strided, pack_b_panel};
 use super::kernel_span;
 use super::relu::relu;
 use super::relu_batch_norm::{Moments, merge_block};
@@ -364,7 +364,7 @@ unsafe fn windows_times_panel<S: Simd, const MR: usize, const NV: usize>(
         let from = &image[frame.start(oy, ox) + ky * frame.row_stride()..];
         let a = PanelA { ptr: from.as_ptr(), row_stride: frame.step(), k_stride: 1 };
         let panel = &packed[ky * frame.run() * nr..][..frame.run() * nr];
-        let b = PanelB { ptr: panel.as_ptr(), k_stride: nr };
+        let b = PanelB::packed(panel, nr);
         // SAFETY: the caller promises A; B has `run` rows, sliced above.
         sums = unsafe { multiply_add(simd, sums, frame.run(), a, b) };
     }
@@ -528,7 +528,7 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                     let a = offsets.map(|offset| image[start + offset..].as_ptr());
                     let dy = &dy[oy * width * stride..];
                     assert!(dy.len() >= (width - 1) * stride + nr, "a row of dy");
-                    let b = PanelB { ptr: dy.as_ptr(), k_stride: stride };
+                    let b = PanelB { ptr: dy.as_ptr(), k_stride: stride, ahead: 8 * stride };
                     // SAFETY: the taps of a row's windows lie inside the frame, `frame.step()`
                     // apart; dy's length has been asserted.
                     sums = unsafe { multiply_add_rows(simd, sums, width, a, frame.step(), b) };
@@ -636,7 +636,7 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardInputImage<'_, MR, N
                 let pixel = (oy * width + ox).min((height * width).saturating_sub(MR));
                 let skipped = oy * width + ox - pixel;
                 for (panel, packed) in packed.chunks_exact(filters * nr).enumerate() {
-                    let b = PanelB { ptr: packed.as_ptr(), k_stride: nr };
+                    let b = PanelB::packed(packed, nr);
                     let sums: Tile<S, MR, NV> = if height * width >= MR {
                         let dy = &dy[pixel * filters..][..MR * filters];
                         let a = PanelA { ptr: dy.as_ptr(), row_stride: filters, k_stride: 1 };

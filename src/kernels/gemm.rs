@@ -2,8 +2,10 @@
 //!
 //! Stands in for the study's `computeLayer` (`np.matmul`).
 
-pub(super) mod blocked;
+mod blocked;
 pub(super) mod microkernel;
+pub(super) mod pack;
+mod streamed;
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};

@@ -12,16 +12,23 @@ pub(super) type Home = LocalKey<Cell<Vec<f32>>>;
 pub(super) struct Buffer {
     home: &'static Home,
     data: Vec<f32>,
+    /// Where the first cache line starts.
+    start: usize,
 }
 
+/// Bytes of a cache line, and of the longest vector: a vector that crosses two lines is loaded twice.
+const LINE: usize = 64;
+
 impl Buffer {
-    /// At least `len` elements of unspecified content.
+    /// At least `len` elements of unspecified content, from the start of a cache line.
     pub(super) fn borrow(home: &'static Home, len: usize) -> Self {
         let mut data = home.take();
-        if data.len() < len {
-            data.resize(len, 0.0);
+        let padded = len + LINE / size_of::<f32>();
+        if data.len() < padded {
+            data.resize(padded, 0.0);
         }
-        Self { home, data }
+        let start = data.as_ptr().align_offset(LINE);
+        Self { home, data, start }
     }
 }
 
@@ -29,13 +36,13 @@ impl std::ops::Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.data
+        &self.data[self.start..]
     }
 }
 
 impl std::ops::DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data
+        &mut self.data[self.start..]
     }
 }
 

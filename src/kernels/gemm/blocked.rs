@@ -9,11 +9,13 @@
 //! bits do not depend on the number of threads.
 
 use std::cell::Cell;
+use std::hint::black_box;
 
-use pulp::{Simd, WithSimd};
+use pulp::{MemMask, Simd, WithSimd};
 
-use super::microkernel::{PanelA, PanelB, multiply};
-use super::{Epilogue, GemmShape, Matrix, Write};
+use super::microkernel::{PanelA, PanelB, Tile, multiply_add_matrix, prefetch, zeros};
+use super::pack::{Strided, multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
+use super::{Epilogue, GemmShape, Matrix, Write, streamed};
 use crate::cpu::Cpu;
 use crate::kernels::relu::{keep_where_positive, relu};
 use crate::kernels::scratch::Buffer;
@@ -25,6 +27,10 @@ use crate::kernels::scratch::Buffer;
 /// `MORE_STEPS` in tests/reference.rs must go beyond it.
 const KC: usize = 800;
 
+/// Distance between packed rows of A: no power of two, whose rows would fall on each other in the
+/// cache.
+const A_STRIDE: usize = KC + 16;
+
 /// Rows of C in a piece, before rounding down to whole tiles: the packed block of A then takes at
 /// most 150 KiB, and a matrix of 1,000 rows gives 20 pieces to share out. (96 rows: no faster.)
 const MC: usize = 48;
@@ -33,49 +39,31 @@ const MC: usize = 48;
 /// fewer: enough for the cores of a large machine to share evenly.
 const MIN_PIECES: usize = 16;
 
+/// Floating-point operations that a thread takes at a time at least, if there is enough for all: some
+/// 5 microseconds of one core, of which handing them out takes a twentieth.
+const TASK_FLOPS: f64 = 1e6;
+
 /// Below this many panels of columns, packing A costs more than it saves: each packed element
 /// would be read only that many times.
 const PACK_A_MIN_PANELS: usize = 4;
 
-/// The row of A that a tile's missing rows are packed from.
-static ZEROS: [f32; KC] = [0.0; KC];
+/// Steps of k up to which writing C takes as long as computing it: its cache lines are then asked for
+/// a tile ahead.
+const THIN_K: usize = 16;
+
+/// Elements up to which a piece's chunk of packed B stays in the second-level cache (256 KiB).
+const SHORT_B: usize = 64 << 10;
 
 /// Elements of packed B held at a time (16 MiB); a longer k is done in several sweeps. `SWEEPS` in
 /// tests/reference.rs must go beyond it.
 const PACKED_B_MAX: usize = 4 << 20;
 
-/// Products with at most this many rows are worth ways of their own: so few rows use a packed B once
-/// or twice.
-const FEW_ROWS: usize = 64;
-
 thread_local! {
     /// Packing buffers, kept between calls: a training loop allocates in its first step only.
-    static PACKED_A: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    pub(super) static PACKED_A: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    pub(super) static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// A block of rows of C on its way to its consumer, or what the pieces of k sum up to.
-    static BLOCK: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// One of the two operands with its strides in elements; element (i, j) is at
-/// `data[i * row_stride + j * col_stride]`.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Strided<'a> {
-    pub data: &'a [f32],
-    pub row_stride: usize,
-    pub col_stride: usize,
-}
-
-impl<'a> Strided<'a> {
-    fn new(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
-        match matrix {
-            Matrix::N(data) => Self { data, row_stride: cols, col_stride: 1 },
-            Matrix::T(data) => Self { data, row_stride: 1, col_stride: rows },
-        }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
+    pub(super) static BLOCK: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// `C = epilogue([C +] A B)`. The caller (see [`super::gemm`]) has checked the lengths, and no
@@ -93,18 +81,22 @@ pub(super) fn gemm(
     let (a, b) = (Strided::new(a, m, k), Strided::new(b, k, n));
     let accumulate = write == Write::Add;
     let to = Destination { ptr: c.as_mut_ptr(), first_row: 0, row_stride: n, col_stride: 1 };
-    let few_rows = m <= FEW_ROWS && m < n && b.row_stride == 1 && k > 1;
-    let product = if few_rows && matches!(epilogue, Epilogue::None) {
-        // C^T = B^T A^T: the large operand is then the one that is read where it lies, row by row,
-        // and only the small one is packed.
+    let mut product = Product { shape, a, b, accumulate, to, epilogue };
+    // With few rows or few columns the large operand is best read where it lies, row by row, and
+    // only the small one packed: where it is transposed, C^T = B^T A^T does that.
+    let few_rows = m <= streamed::FEW_ROWS && m < n && b.row_stride == 1;
+    let few_columns = n <= streamed::FEW_ROWS && n < m && a.row_stride == 1;
+    if (few_rows || few_columns) && k > 1 && matches!(epilogue, Epilogue::None) {
         let to = Destination { row_stride: 1, col_stride: n, ..to };
         let shape = GemmShape { m: n, k, n: m };
-        Product { shape, a: b.transposed(), b: a.transposed(), accumulate, to, epilogue }
-    } else {
-        Product { shape, a, b, accumulate, to, epilogue }
-    };
+        product = Product { shape, a: b.transposed(), b: a.transposed(), to, ..product };
+    }
     // Without the flush of subnormals, which `for_each` sees to: rayon may run other code here.
-    cpu.arch().dispatch(Gemm { cpu, product });
+    if streamed::suits(&product) {
+        cpu.arch().dispatch(streamed::Streamed { cpu, product });
+    } else {
+        cpu.arch().dispatch(Gemm { cpu, product });
+    }
 }
 
 /// See [`super::gemm_by_row_blocks`]. Only k may be 0.
@@ -125,14 +117,14 @@ pub(super) fn gemm_by_row_blocks(
 
 /// What is to be computed.
 #[derive(Clone, Copy)]
-struct Product<'a> {
-    shape: GemmShape,
-    a: Strided<'a>,
-    b: Strided<'a>,
+pub(super) struct Product<'a> {
+    pub shape: GemmShape,
+    pub a: Strided<'a>,
+    pub b: Strided<'a>,
     /// Whether C is added to.
-    accumulate: bool,
+    pub accumulate: bool,
     to: Destination,
-    epilogue: Epilogue<'a>,
+    pub epilogue: Epilogue<'a>,
 }
 
 impl Product<'_> {
@@ -144,14 +136,14 @@ impl Product<'_> {
 
 /// C: element (i, j) is at `ptr[(i - first_row) * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
-struct Destination {
+pub(super) struct Destination {
     ptr: *mut f32,
     first_row: usize,
     row_stride: usize,
     col_stride: usize,
 }
-// SAFETY: the pieces of one product write disjoint rectangles of C: `run` cuts rows and panels into
-// ranges that do not overlap, and `run_in_slabs` gives each piece, then each row, a part of its own.
+// SAFETY: the pieces of one product write disjoint rectangles of C: rows and panels are cut into
+// ranges that do not overlap.
 unsafe impl Send for Destination {}
 // SAFETY: as above.
 unsafe impl Sync for Destination {}
@@ -166,13 +158,8 @@ impl WithSimd for Gemm<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // The largest tile whose accumulators, a row of B and a broadcast fit in the registers;
-        // with few rows one that they fill better.
-        let m = self.product.shape.m;
+        // The largest tile whose accumulators, a row of B and a broadcast fit in the registers.
         match S::REGISTER_COUNT {
-            32.. if m <= FEW_ROWS && m.next_multiple_of(11) < m.next_multiple_of(14) => {
-                self.run::<S, 11, 2>(simd);
-            }
             32.. => self.run::<S, 14, 2>(simd),
             _ => self.run::<S, 6, 2>(simd),
         }
@@ -205,15 +192,18 @@ impl Gemm<'_> {
             }
         };
 
-        let slabs = k >= SLAB_PIECES * SLAB_ROWS / 2 && n <= SLAB_MAX_COLUMNS;
-        if row_pieces == 1 && product.b.col_stride == 1 && slabs && 4 * k * n > SLABS_MIN_BYTES {
-            return self.run_in_slabs::<S, MR, NV>(simd);
-        }
+        // Small pieces are handed out several at a time.
+        let pieces = row_pieces * column_pieces;
+        let flops = product.shape.flops() / pieces as f64;
+        let per_task = ((TASK_FLOPS / flops) as usize).clamp(1, pieces.div_ceil(4 * MIN_PIECES));
+        let for_each_piece = |body: &(dyn Fn(usize) + Sync)| {
+            cpu.for_each(parallel, pieces.div_ceil(per_task), |task| {
+                (task * per_task..pieces.min((task + 1) * per_task)).for_each(body);
+            });
+        };
         if row_pieces == 1 {
             // Nobody else needs a piece's columns of B.
-            cpu.for_each(parallel, column_pieces, |index| {
-                simd.vectorize(PackingPiece(piece(index)));
-            });
+            for_each_piece(&|index| simd.vectorize(PackingPiece(piece(index))));
             return;
         }
         let sweep = (PACKED_B_MAX / padded_n / kc).max(1) * kc;
@@ -224,147 +214,11 @@ impl Gemm<'_> {
             let packed_b = &mut buffer[..len.next_multiple_of(kc) * padded_n];
             pack_b::<S, NV>(cpu, parallel, product.b, start, len, kc, n, packed_b);
             let packed_b = &*packed_b;
-            cpu.for_each(parallel, row_pieces * column_pieces, |index| {
+            for_each_piece(&|index| {
                 let packed = PackedB { data: packed_b, padded_n, start, len };
                 simd.vectorize(PackedPiece(piece(index), packed));
             });
             start += len;
-        }
-    }
-}
-
-impl Gemm<'_> {
-    /// For few rows of A and a B that is too large for the caches: every byte of B is then used once
-    /// or twice, so it is read where it lies, from its first byte to its last. (By columns every row
-    /// of B would be another page: measured, the page table's walks took as long as the arithmetic.)
-    ///
-    /// k is cut into pieces with a C of their own, which are added up in order.
-    #[inline(always)]
-    fn run_in_slabs<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Self { cpu, product } = self;
-        let GemmShape { m, k, n } = product.shape;
-        let len = k.div_ceil(SLAB_PIECES).next_multiple_of(SLAB_ROWS);
-        let pieces = k.div_ceil(len);
-        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
-        let mut partial = Buffer::borrow(&BLOCK, pieces * m * n);
-        let partial = &mut partial[..pieces * m * n];
-        cpu.for_each_chunk(parallel, partial, m * n, |index, c| {
-            let k_range = (index * len, len.min(k - index * len));
-            simd.vectorize(SlabPiece::<MR, NV> { product: product.to_block(c, 0), k_range });
-        });
-        let partial = &*partial;
-        // (If C and its pieces are transposed, "row" is a name for a share of their elements, and
-        // there is no epilogue.)
-        cpu.for_each(parallel, m, |row| simd.vectorize(SumPieces { product, partial, row }));
-    }
-}
-
-/// From here on B is read in slabs: more than most second-level caches hold.
-const SLABS_MIN_BYTES: usize = 2 << 20;
-
-/// Columns up to which a slab stays in the second-level cache.
-const SLAB_MAX_COLUMNS: usize = 2048;
-
-/// Pieces that k is cut into for them, if it is long enough for half of them.
-const SLAB_PIECES: usize = 16;
-
-/// Rows of B in a slab: with 784 columns they are 200 KB, which stay in the second-level cache for
-/// the tiles after the first, and 50 pages.
-const SLAB_ROWS: usize = 64;
-
-/// A part of k, summed by one thread into a C of its own.
-struct SlabPiece<'a, const MR: usize, const NV: usize> {
-    product: Product<'a>,
-    /// Start and length.
-    k_range: (usize, usize),
-}
-
-impl<const MR: usize, const NV: usize> WithSimd for SlabPiece<'_, MR, NV> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { product, k_range: (start, len) } = self;
-        let GemmShape { m, n, .. } = product.shape;
-        let nr = NV * S::F32_LANES;
-        let panels = n.div_ceil(nr);
-        let product = Product { epilogue: Epilogue::None, accumulate: false, ..product };
-        let piece = Piece::<MR, NV> { product, kc: SLAB_ROWS, rows: (0, m), panels: (0, panels) };
-        let tiles = m.div_ceil(MR);
-        let mut packed_a = piece.borrow_packed_a();
-        let mut packed_b = Buffer::borrow(&PACKED_B, SLAB_ROWS * nr * panels);
-        let b = product.b;
-        let mut done = 0;
-        while done < len {
-            let kc = SLAB_ROWS.min(len - done);
-            let k_start = start + done;
-            for tile in 0..tiles {
-                piece.pack_a_tile(tile, k_start, kc, &mut packed_a);
-            }
-            for p in 0..kc {
-                let row = &b.data[(k_start + p) * b.row_stride..][..n];
-                for (panel, from) in row.chunks(nr).enumerate() {
-                    let to = &mut packed_b[(panel * SLAB_ROWS + p) * nr..][..nr];
-                    if from.len() == nr {
-                        for (to, &from) in
-                            S::as_mut_simd_f32s(to).0.iter_mut().zip(S::as_simd_f32s(from).0)
-                        {
-                            *to = from;
-                        }
-                    } else {
-                        to.fill(0.0);
-                        to[..from.len()].copy_from_slice(from);
-                    }
-                }
-            }
-            for panel in 0..panels {
-                let b = &packed_b[panel * SLAB_ROWS * nr..][..kc * nr];
-                let b = PanelB { ptr: b.as_ptr(), k_stride: nr };
-                for tile in 0..tiles {
-                    let packed = &packed_a[tile * MR * kc..][..MR * kc];
-                    let a = PanelA { ptr: packed.as_ptr(), row_stride: 1, k_stride: MR };
-                    // SAFETY: A has MR * kc elements, sliced above; B has kc rows of nr, sliced
-                    // above too.
-                    let sums = unsafe { multiply::<S, MR, NV>(simd, kc, a, b) };
-                    piece.store(simd, tile, panel, sums, done > 0, Epilogue::None);
-                }
-            }
-            done += kc;
-        }
-    }
-}
-
-/// Adds up one row of the pieces' C and finishes it.
-struct SumPieces<'a> {
-    product: Product<'a>,
-    partial: &'a [f32],
-    row: usize,
-}
-
-impl WithSimd for SumPieces<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { product, partial, row } = self;
-        let GemmShape { m, n, .. } = product.shape;
-        // SAFETY: the row lies inside C, and nobody else has it.
-        let c = unsafe { std::slice::from_raw_parts_mut(product.to.ptr.add(row * n), n) };
-        for column in (0..n).step_by(S::F32_LANES) {
-            let width = S::F32_LANES.min(n - column);
-            let to = &mut c[column..][..width];
-            let mut sum = simd.splat_f32s(0.0);
-            if product.accumulate {
-                sum = load(simd, to);
-            }
-            for piece in partial.chunks_exact(m * n) {
-                sum = simd.add_f32s(sum, load(simd, &piece[row * n + column..][..width]));
-            }
-            let value = finish(simd, sum, product.epilogue, column, row * n + column, width);
-            match S::as_mut_simd_f32s(to) {
-                ([whole], _) => *whole = value,
-                (_, tail) => simd.partial_store_f32s(tail, value),
-            }
         }
     }
 }
@@ -446,53 +300,25 @@ fn pack_b<S: Simd, const NV: usize>(
     });
 }
 
-/// Packs one panel: the given rows of B (the first and their number), `NV` vectors from `column`.
-#[inline(always)]
-pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
-    b: Strided,
-    (first, rows): (usize, usize),
-    column: usize,
-    n: usize,
-    panel: &mut [f32],
-) {
-    let nr = NV * S::F32_LANES;
-    let width = nr.min(n - column);
-    if width < nr {
-        panel.fill(0.0);
-    }
-    if b.col_stride == 1 {
-        for (p, to) in panel.chunks_exact_mut(nr).take(rows).enumerate() {
-            let from = &b.data[(first + p) * b.row_stride + column..][..width];
-            if width == nr {
-                // Vector by vector: `copy_from_slice` would call memmove for each few bytes.
-                for (to, &from) in S::as_mut_simd_f32s(to).0.iter_mut().zip(S::as_simd_f32s(from).0)
-                {
-                    *to = from;
-                }
-            } else {
-                to[..width].copy_from_slice(from);
-            }
-        }
-    } else {
-        for j in 0..width {
-            let from = &b.data[(column + j) * b.col_stride + first..][..rows];
-            for (to, &value) in panel[j..].iter_mut().step_by(nr).zip(from) {
-                *to = value;
-            }
-        }
-    }
-}
-
 /// A rectangle of C, computed by one thread.
 #[derive(Clone, Copy)]
-struct Piece<'a, const MR: usize, const NV: usize> {
-    product: Product<'a>,
+pub(super) struct Piece<'a, const MR: usize, const NV: usize> {
+    pub product: Product<'a>,
     /// Longest chunk of k.
-    kc: usize,
+    pub kc: usize,
     /// First row and number of rows.
-    rows: (usize, usize),
+    pub rows: (usize, usize),
     /// First panel of columns and number of panels.
-    panels: (usize, usize),
+    pub panels: (usize, usize),
+}
+
+/// A tile's rows of A.
+#[derive(Clone, Copy)]
+enum RowsOfA<'a> {
+    /// Where they lie, each row contiguous.
+    InPlace(PanelA),
+    /// As [`pack_a`] leaves them.
+    Packed(&'a [f32]),
 }
 
 /// Rows of B, packed for everybody: `len` of them from `start`, see [`pack_b`].
@@ -555,7 +381,7 @@ impl<const MR: usize, const NV: usize> WithSimd for PackingPiece<'_, MR, NV> {
 
 impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     fn borrow_packed_a(&self) -> Buffer {
-        Buffer::borrow(&PACKED_A, self.rows.1.div_ceil(MR) * MR * self.kc)
+        Buffer::borrow(&PACKED_A, packed_a_len(self.rows.1, MR, A_STRIDE))
     }
 
     /// Adds one chunk of k (its start and length) to the piece, and finishes it if that is the
@@ -564,39 +390,80 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     fn multiply_chunk<S: Simd>(
         &self,
         simd: S,
-        (k_start, kc): (usize, usize),
+        (start, kc): (usize, usize),
         panels: &[f32],
         packed_a: &mut [f32],
     ) {
+        let Product { a, shape, .. } = self.product;
         let nr = NV * S::F32_LANES;
         let tiles = self.rows.1.div_ceil(MR);
-        let pack_whole = self.panels.1 >= PACK_A_MIN_PANELS;
-        for tile in 0..tiles {
-            // Without packing, only a last tile with missing rows needs a padded copy.
-            if pack_whole || self.tile_rows(tile) < MR {
-                self.pack_a_tile(tile, k_start, kc, packed_a);
+        let k_range = (start, kc);
+        // Without packing, only a last tile with missing rows needs a padded copy.
+        let pack = self.panels.1 >= PACK_A_MIN_PANELS || a.col_stride != 1;
+        let whole = if pack { 0 } else { self.rows.1 / MR };
+        if whole < tiles {
+            let rows = (self.rows.0 + whole * MR, self.rows.1 - whole * MR);
+            pack_a::<S, MR, A_STRIDE>(a, rows, k_range, packed_a);
+        }
+        let accumulate = self.product.accumulate || start > 0;
+        let epilogue = if start + kc == shape.k { self.product.epilogue } else { Epilogue::None };
+        // A short chunk's B stays in the second-level cache: C is then written row by row.
+        let by_rows = kc * self.panels.1 * nr <= SHORT_B;
+        let (outer, inner) = if by_rows { (tiles, self.panels.1) } else { (self.panels.1, tiles) };
+        for outer in 0..outer {
+            for inner in 0..inner {
+                let (tile, panel) = if by_rows { (outer, inner) } else { (inner, outer) };
+                let b = PanelB::packed(&panels[panel * self.kc * nr..][..kc * nr], nr);
+                let panel = self.panels.0 + panel;
+                if kc <= THIN_K {
+                    let alone = self.panels.1 == 1;
+                    self.prefetch_c::<S>(tile + usize::from(alone), panel + usize::from(!alone));
+                }
+                let rows_of_a = if tile < whole {
+                    RowsOfA::InPlace(unpacked_a::<MR>(a, self.rows.0 + tile * MR, k_range))
+                } else {
+                    RowsOfA::Packed(&packed_a[(tile - whole) * MR * A_STRIDE..])
+                };
+                if (panel * NV + 1) * S::F32_LANES < shape.n {
+                    // SAFETY: the panel has kc rows of nr elements, sliced above.
+                    let sums: Tile<S, MR, NV> = unsafe { self.multiply(simd, kc, rows_of_a, b) };
+                    self.store(simd, tile, panel, sums, accumulate, epilogue);
+                } else {
+                    // A last panel of one vector at most.
+                    // SAFETY: as above.
+                    let sums: Tile<S, MR, 1> = unsafe { self.multiply(simd, kc, rows_of_a, b) };
+                    self.store(simd, tile, panel, sums, accumulate, epilogue);
+                }
             }
         }
-        let accumulate = self.product.accumulate || k_start > 0;
-        let last = k_start + kc == self.product.shape.k;
-        let epilogue = if last { self.product.epilogue } else { Epilogue::None };
-        for panel in 0..self.panels.1 {
-            let b = &panels[panel * self.kc * nr..][..kc * nr];
-            let b = PanelB { ptr: b.as_ptr(), k_stride: nr };
-            for tile in 0..tiles {
-                let rows = self.tile_rows(tile);
-                let sums = if pack_whole || rows < MR {
-                    let packed = &packed_a[tile * MR * kc..][..MR * kc];
-                    let a = PanelA { ptr: packed.as_ptr(), row_stride: 1, k_stride: MR };
-                    // SAFETY: the panels have MR * kc and kc * nr elements, sliced above.
-                    unsafe { multiply::<S, MR, NV>(simd, kc, a, b) }
-                } else {
-                    let a = self.unpacked_a_tile(tile, k_start, kc);
-                    // SAFETY: the panel of A has MR rows and kc steps of k inside the operand,
-                    // sliced there; the panel of B as above.
-                    unsafe { multiply::<S, MR, NV>(simd, kc, a, b) }
-                };
-                self.store(simd, tile, self.panels.0 + panel, sums, accumulate, epilogue);
+    }
+
+    /// The product of a tile's rows of A and the first `W` vectors of a panel of B.
+    ///
+    /// # Safety
+    /// As for [`multiply_add`](super::microkernel::multiply_add), as far as B goes.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd, const W: usize>(
+        &self,
+        simd: S,
+        kc: usize,
+        a: RowsOfA,
+        b: PanelB,
+    ) -> Tile<S, MR, W> {
+        let transposed = self.product.a.row_stride == 1;
+        // SAFETY: A has MR rows of kc steps of k, by the two functions that made it; B is the
+        // caller's promise.
+        unsafe {
+            match a {
+                RowsOfA::InPlace(a) => multiply_add_matrix::<S, MR, W>(simd, zeros(simd), kc, a, b),
+                RowsOfA::Packed(a) => multiply_add_packed::<S, MR, W, A_STRIDE>(
+                    simd,
+                    zeros(simd),
+                    kc,
+                    transposed,
+                    a,
+                    b,
+                ),
             }
         }
     }
@@ -607,44 +474,101 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         MR.min(self.rows.1 - tile * MR)
     }
 
-    /// A whole tile's rows of A where they lie, `kc` steps of k from `k_start`.
+    /// Asks for the cache lines of a tile of C, if the rows of C are contiguous.
     #[inline(always)]
-    fn unpacked_a_tile(&self, tile: usize, k_start: usize, kc: usize) -> PanelA {
-        let Strided { data, row_stride, col_stride: k_stride } = self.product.a;
-        let start = (self.rows.0 + tile * MR) * row_stride + k_start * k_stride;
-        let last = start + (MR - 1) * row_stride + (kc - 1) * k_stride;
-        PanelA { ptr: data[start..=last].as_ptr(), row_stride, k_stride }
+    fn prefetch_c<S: Simd>(&self, tile: usize, panel: usize) {
+        let Destination { ptr, first_row, row_stride, col_stride } = self.product.to;
+        if col_stride != 1 {
+            return;
+        }
+        let row = self.rows.0 - first_row + tile * MR;
+        let first = ptr.wrapping_add(row * row_stride + panel * NV * S::F32_LANES);
+        for i in 0..MR {
+            for j in 0..NV {
+                prefetch(first.wrapping_add(i * row_stride + j * S::F32_LANES));
+            }
+        }
     }
 
-    /// Copies a tile's rows of A, `kc` steps of k from `k_start`, as `MR` elements per step;
-    /// missing rows become zeros.
+    /// Finishes a tile with all its rows and writes it to C, whose element `first` is the tile's
+    /// first, in column `column`; if `MASKED`, without the columns that C does not have. Each step is a
+    /// loop of its own, short enough for LLVM to unroll, or the sums would leave their registers.
+    ///
+    /// # Safety
+    /// The tile, without those columns, must lie inside C and belong to no other piece.
     #[inline(always)]
-    fn pack_a_tile(&self, tile: usize, k_start: usize, kc: usize, packed: &mut [f32]) {
-        let packed = &mut packed[tile * MR * kc..][..MR * kc];
-        let first = self.rows.0 + tile * MR;
-        let rows = self.tile_rows(tile);
-        let a = self.product.a;
-        if a.row_stride == 1 {
-            for (p, to) in packed.chunks_exact_mut(MR).enumerate() {
-                let from = &a.data[(k_start + p) * a.col_stride + first..][..rows];
-                if let Ok(whole) = <&[f32; MR]>::try_from(from) {
-                    to.copy_from_slice(whole);
-                } else {
-                    to[..rows].copy_from_slice(from);
-                    to[rows..].fill(0.0);
+    unsafe fn store_rows<S: Simd, const W: usize, const MASKED: bool>(
+        &self,
+        simd: S,
+        first: usize,
+        column: usize,
+        mut sums: Tile<S, MR, W>,
+        accumulate: bool,
+        epilogue: Epilogue,
+    ) {
+        let n = self.product.shape.n;
+        let Destination { ptr, row_stride, .. } = self.product.to;
+        let mut masks = [first_elements(simd, S::F32_LANES); W];
+        if MASKED {
+            for (j, mask) in masks.iter_mut().enumerate() {
+                let left = n.saturating_sub(column + j * S::F32_LANES);
+                *mask = first_elements(simd, left.min(S::F32_LANES));
+            }
+        }
+        if accumulate {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    let at = first + i * row_stride + j * S::F32_LANES;
+                    // SAFETY: inside C, by the caller's promise.
+                    let old = unsafe { read::<S, MASKED>(simd, masks[j], ptr.wrapping_add(at)) };
+                    *sum = simd.add_f32s(old, *sum);
                 }
             }
-        } else {
-            let sources: [&[f32]; MR] = std::array::from_fn(|i| {
-                if i < rows {
-                    &a.data[(first + i) * a.row_stride + k_start..][..kc]
-                } else {
-                    &ZEROS[..kc]
+        }
+        match epilogue {
+            Epilogue::None => {}
+            Epilogue::Bias(bias) | Epilogue::BiasRelu(bias) => {
+                let bias = bias[..n].as_ptr().wrapping_add(column);
+                for j in 0..W {
+                    // SAFETY: C's columns are the bias's elements, of which there are n.
+                    let bias = unsafe {
+                        read::<S, MASKED>(simd, masks[j], bias.wrapping_add(j * S::F32_LANES))
+                    };
+                    for row in &mut sums {
+                        row[j] = simd.add_f32s(row[j], bias);
+                    }
                 }
-            });
-            for (p, to) in packed.chunks_exact_mut(MR).enumerate() {
-                for (value, source) in to.iter_mut().zip(&sources) {
-                    *value = source[p];
+                if matches!(epilogue, Epilogue::BiasRelu(_)) {
+                    for row in &mut sums {
+                        for sum in row {
+                            *sum = relu(simd, *sum);
+                        }
+                    }
+                }
+            }
+            Epilogue::ReluMask(activation) => {
+                assert!(activation.len() >= self.product.shape.m * n, "a mask of another size");
+                for (i, row) in sums.iter_mut().enumerate() {
+                    for (j, sum) in row.iter_mut().enumerate() {
+                        let at = first + i * row_stride + j * S::F32_LANES;
+                        let x = activation.as_ptr().wrapping_add(at);
+                        // SAFETY: an element of C has its fellow in the activation, of C's size.
+                        let x = unsafe { read::<S, MASKED>(simd, masks[j], x) };
+                        *sum = keep_where_positive(simd, x, *sum);
+                    }
+                }
+            }
+        }
+        for (i, row) in sums.iter().enumerate() {
+            for (j, &sum) in row.iter().enumerate() {
+                let to = ptr.wrapping_add(first + i * row_stride + j * S::F32_LANES);
+                // SAFETY: inside C, by the caller's promise. Vectors are aligned like their elements.
+                unsafe {
+                    if MASKED {
+                        simd.mask_store_ptr_f32s(masks[j], to, sum);
+                    } else {
+                        to.cast::<S::f32s>().write_unaligned(sum);
+                    }
                 }
             }
         }
@@ -652,12 +576,12 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
 
     /// Writes a tile to C: adds what is there if `accumulate`, then applies the epilogue.
     #[inline(always)]
-    fn store<S: Simd>(
+    pub(super) fn store<S: Simd, const W: usize>(
         &self,
         simd: S,
         tile: usize,
         panel: usize,
-        sums: [[S::f32s; NV]; MR],
+        sums: Tile<S, MR, W>,
         accumulate: bool,
         epilogue: Epilogue,
     ) {
@@ -667,14 +591,16 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         let Destination { ptr, first_row, row_stride, col_stride } = self.product.to;
         let row = self.rows.0 - first_row + tile * MR;
         if col_stride != 1 {
-            let width = (NV * S::F32_LANES).min(n - column);
-            let sums = sums.as_ptr().cast::<f32>();
+            let width = (W * S::F32_LANES).min(n - column);
+            // A copy: what is addressed lies in memory, from the start.
+            let copy = sums;
+            let sums = black_box(&copy).as_ptr().cast::<f32>();
             for j in 0..width {
                 for i in 0..rows {
-                    // SAFETY: `sums` has MR rows of NV * LANES elements; the element of C lies
+                    // SAFETY: `sums` has MR rows of W * LANES elements; the element of C lies
                     // inside it and belongs to no other piece.
                     unsafe {
-                        let sum = *sums.add(i * NV * S::F32_LANES + j);
+                        let sum = *sums.add(i * W * S::F32_LANES + j);
                         let to = ptr.add((row + i) * row_stride + (column + j) * col_stride);
                         *to = if accumulate { *to + sum } else { sum };
                     }
@@ -683,23 +609,20 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
             return;
         }
         let first = row * row_stride + column;
-        if rows == MR && column + NV * S::F32_LANES <= n {
-            // Without a branch on the place in the tile the sums stay in their registers.
-            for (i, row) in sums.iter().enumerate() {
-                for (j, &sum) in row.iter().enumerate() {
-                    let at = first + i * row_stride + j * S::F32_LANES;
-                    let bias_at = column + j * S::F32_LANES;
-                    // SAFETY: the whole vector lies inside C, and no other piece covers it. Vectors
-                    // are aligned like their elements.
-                    let to = unsafe { &mut *ptr.add(at).cast::<S::f32s>() };
-                    let sum = if accumulate { simd.add_f32s(*to, sum) } else { sum };
-                    *to = finish(simd, sum, epilogue, bias_at, at, S::F32_LANES);
+        if rows == MR {
+            // SAFETY: `rows` rows from `first` and these columns lie inside C, and belong to no
+            // other piece.
+            return unsafe {
+                if column + W * S::F32_LANES <= n {
+                    self.store_rows::<S, W, false>(simd, first, column, sums, accumulate, epilogue);
+                } else {
+                    self.store_rows::<S, W, true>(simd, first, column, sums, accumulate, epilogue);
                 }
-            }
-            return;
+            };
         }
-        // Spilled to memory, so that a loop can pick its vectors.
-        for (i, row) in sums.iter().enumerate().take(rows) {
+        // A copy in memory, so that a loop can pick its vectors.
+        let copy = sums;
+        for (i, row) in black_box(&copy).iter().enumerate().take(rows) {
             for (j, &sum) in row.iter().enumerate() {
                 let bias_at = column + j * S::F32_LANES;
                 if bias_at >= n {
@@ -717,6 +640,35 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                     (_, tail) => simd.partial_store_f32s(tail, value),
                 }
             }
+        }
+    }
+}
+
+/// The mask of a vector's first `width` elements.
+#[inline(always)]
+fn first_elements<S: Simd>(simd: S, width: usize) -> MemMask<S::m32s> {
+    let mask = simd.mask_between_m32s(0, width as u32);
+    // Pulp's own way is a call to one of many small functions, for processors whose masked
+    // loads and stores are slow; AVX-512's are not.
+    if S::REGISTER_COUNT >= 32 { MemMask::new(mask.mask()) } else { mask }
+}
+
+/// The vector at `ptr`, or its elements in `mask` and zeros if `MASKED`.
+///
+/// # Safety
+/// What is read must be readable.
+#[inline(always)]
+unsafe fn read<S: Simd, const MASKED: bool>(
+    simd: S,
+    mask: MemMask<S::m32s>,
+    ptr: *const f32,
+) -> S::f32s {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if MASKED {
+            simd.mask_load_ptr_f32s(mask, ptr)
+        } else {
+            ptr.cast::<S::f32s>().read_unaligned()
         }
     }
 }

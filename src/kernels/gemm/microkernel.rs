@@ -1,5 +1,7 @@
 //! The register tile: `MR` rows by `NV` vectors of C, updated by one rank-1 product per step of k.
 
+use std::hint::black_box;
+
 use pulp::Simd;
 
 /// Where a micro-panel of A starts and how it is laid out.
@@ -20,6 +22,17 @@ pub(in crate::kernels) struct PanelB {
     pub ptr: *const f32,
     /// Distance between steps of k, in elements.
     pub k_stride: usize,
+    /// How far ahead of a load its cache line is asked for, in elements: there may be nothing.
+    pub ahead: usize,
+}
+
+impl PanelB {
+    /// A packed panel of rows `nr` long. It is longer than the first-level cache, and its lines would
+    /// come late from the second if they were not asked for eight steps of k ahead.
+    #[inline(always)]
+    pub fn packed(panel: &[f32], nr: usize) -> Self {
+        Self { ptr: panel.as_ptr(), k_stride: nr, ahead: 8 * nr }
+    }
 }
 
 /// Accumulators of a register tile.
@@ -34,7 +47,7 @@ pub(in crate::kernels) fn zeros<S: Simd, const MR: usize, const NV: usize>(
     [[simd.splat_f32s(0.0); NV]; MR]
 }
 
-/// The product of an `MR x k` panel of A and a `k x NV*LANES` panel of B, in registers.
+/// `acc` plus the product of an `MR x k` panel of A and a `k x NV*LANES` panel of B, in registers.
 ///
 /// The loops over `MR` and `NV` have constant bounds, so that LLVM unrolls them and keeps every
 /// accumulator in a register: 12 + 3 of 16 for AVX2's 6 x 2, 28 + 3 of 32 for AVX-512's 14 x 2.
@@ -42,21 +55,6 @@ pub(in crate::kernels) fn zeros<S: Simd, const MR: usize, const NV: usize>(
 /// # Safety
 /// `a.ptr + i*a.row_stride + p*a.k_stride` must be readable for `i < MR`, `p < k`, and
 /// `b.ptr + p*b.k_stride + j` for `j < NV*S::F32_LANES`, `p < k`.
-#[inline(always)]
-pub(in crate::kernels) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    k: usize,
-    a: PanelA,
-    b: PanelB,
-) -> Tile<S, MR, NV> {
-    // SAFETY: the caller's promise is the same.
-    unsafe { multiply_add(simd, zeros(simd), k, a, b) }
-}
-
-/// [`multiply`], added to `acc`.
-///
-/// # Safety
-/// As [`multiply`].
 #[inline(always)]
 pub(in crate::kernels) unsafe fn multiply_add<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -84,10 +82,6 @@ pub(in crate::kernels) unsafe fn multiply_add<S: Simd, const MR: usize, const NV
     acc
 }
 
-/// Steps of k by which the loads of B are announced ahead: a panel is longer than the first-level
-/// cache, and its lines would come late from the second.
-const PREFETCH_STEPS: usize = 8;
-
 /// Asks for the cache line at `ptr`, which may lie anywhere: nothing is read.
 #[inline(always)]
 pub(in crate::kernels) fn prefetch(ptr: *const f32) {
@@ -107,7 +101,7 @@ const UNROLL: usize = 4;
 /// Step `p` of k from the given pointers: one rank-1 update of the accumulators.
 ///
 /// # Safety
-/// As [`multiply`], for the step of k at hand.
+/// As [`multiply_add`], for the step of k at hand.
 #[inline(always)]
 unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -118,13 +112,8 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     p: usize,
     acc: &mut [[S::f32s; NV]; MR],
 ) {
-    let mut columns = [simd.splat_f32s(0.0); NV];
-    for (j, column) in columns.iter_mut().enumerate() {
-        let at = p * b.k_stride + j * S::F32_LANES;
-        // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
-        *column = unsafe { b_ptr.add(at).cast::<S::f32s>().read_unaligned() };
-        prefetch(b_ptr.wrapping_add(at + PREFETCH_STEPS * b.k_stride));
-    }
+    // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
+    let columns = unsafe { columns::<S, NV>(simd, b_ptr.wrapping_add(p * b.k_stride), b.ahead) };
     for (i, row) in acc.iter_mut().enumerate() {
         // SAFETY: the caller promises MR rows at every step of k.
         let scalar = unsafe { *a_ptr.add(i * a.row_stride + p * a.k_stride) };
@@ -135,10 +124,104 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
+/// [`multiply_add`] with rows of A where they lie in a matrix, `row_stride` apart and contiguous.
+///
+/// # Safety
+/// As [`multiply_add`], with `a.k_stride` 1.
+#[inline(always)]
+pub(in crate::kernels) unsafe fn multiply_add_matrix<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    mut acc: Tile<S, MR, NV>,
+    k: usize,
+    a: PanelA,
+    b: PanelB,
+) -> Tile<S, MR, NV> {
+    // A pointer for every three rows: x86 adds once or twice a stride by itself. LLVM would compute
+    // row by row from the row before, a chain of additions as long as the tile; `black_box` hides
+    // what the pointers have to do with each other.
+    const { assert!(MR <= 3 * GROUPS, "more rows than the groups have") };
+    let mut groups = [a.ptr; GROUPS];
+    for (group, ptr) in groups.iter_mut().enumerate() {
+        *ptr = black_box(a.ptr.wrapping_add(3 * group * a.row_stride));
+    }
+    let mut b_ptr = b.ptr;
+    let mut left = k;
+    while left >= UNROLL {
+        for p in 0..UNROLL {
+            // SAFETY: p < left, so this step of k is one that the caller promises.
+            unsafe { step_matrix(simd, &groups, a, b_ptr, b, p, &mut acc) };
+        }
+        b_ptr = b_ptr.wrapping_add(UNROLL * b.k_stride);
+        for group in &mut groups {
+            *group = group.wrapping_add(UNROLL);
+        }
+        left -= UNROLL;
+    }
+    for p in 0..left {
+        // SAFETY: as above.
+        unsafe { step_matrix(simd, &groups, a, b_ptr, b, p, &mut acc) };
+    }
+    acc
+}
+
+/// [`step`] for [`multiply_add_matrix`].
+///
+/// # Safety
+/// As [`multiply_add_matrix`], for the step of k at hand.
+#[inline(always)]
+unsafe fn step_matrix<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    groups: &[*const f32; GROUPS],
+    a: PanelA,
+    b_ptr: *const f32,
+    b: PanelB,
+    p: usize,
+    acc: &mut Tile<S, MR, NV>,
+) {
+    // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
+    let columns = unsafe { columns::<S, NV>(simd, b_ptr.wrapping_add(p * b.k_stride), b.ahead) };
+    // By groups, or LLVM leaves the loop over the rows as it is.
+    for (group, &from) in groups.iter().enumerate() {
+        for i in 0..3 {
+            if 3 * group + i < MR {
+                // SAFETY: the caller promises MR rows at every step of k.
+                let scalar = unsafe { *from.wrapping_add(i * a.row_stride + p) };
+                let scalar = simd.splat_f32s(scalar);
+                for (sum, &column) in acc[3 * group + i].iter_mut().zip(&columns) {
+                    *sum = simd.mul_add_e_f32s(scalar, column, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// A row of a panel of B, and the one `ahead` announced.
+///
+/// # Safety
+/// `NV * S::F32_LANES` elements must be readable at `ptr`.
+#[inline(always)]
+unsafe fn columns<S: Simd, const NV: usize>(
+    simd: S,
+    ptr: *const f32,
+    ahead: usize,
+) -> [S::f32s; NV] {
+    let mut columns = [simd.splat_f32s(0.0); NV];
+    for (j, column) in columns.iter_mut().enumerate() {
+        let from = ptr.wrapping_add(j * S::F32_LANES);
+        // SAFETY: the caller's promise.
+        *column = unsafe { from.cast::<S::f32s>().read_unaligned() };
+        prefetch(from.wrapping_add(ahead));
+    }
+    columns
+}
+
+/// Pointers into the rows of a tile, one for every three of them.
+const GROUPS: usize = 5;
+
 /// [`multiply_add`] with rows of A that lie anywhere: element (i, p) is at `a[i] + p * k_stride`.
 ///
 /// # Safety
-/// `a[i] + p*k_stride` must be readable for `i < MR`, `p < k`, and B as for [`multiply`].
+/// `a[i] + p*k_stride` must be readable for `i < MR`, `p < k`, and B as for [`multiply_add`].
 #[inline(always)]
 pub(in crate::kernels) unsafe fn multiply_add_rows<S: Simd, const MR: usize, const NV: usize>(
     simd: S,

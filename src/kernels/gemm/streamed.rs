@@ -1,0 +1,265 @@
+//! Products with few rows: every element of B is used once per tile of rows, so B is never packed
+//! but read where it lies, each byte once from memory.
+//!
+//! k is cut into pieces that threads sum up into a C of their own, and those are added up in order:
+//! their number depends on the shape alone, so the bits do not depend on the number of threads.
+//! Within a piece some rows of B at a time ([`GROUP_ROWS`]) meet all columns, so that memory is read
+//! from its first byte to its last, and the next panel of columns is announced while this one is
+//! multiplied. (By columns every row of B would be another page: measured, the page table's walks
+//! took as long as the arithmetic.)
+
+use pulp::{Simd, WithSimd};
+
+use super::GemmShape;
+use super::blocked::{BLOCK, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product};
+use super::microkernel::{PanelA, PanelB, Tile, multiply_add, zeros};
+use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
+use crate::cpu::{Chunks, Cpu};
+use crate::kernels::scratch::Buffer;
+
+/// Products with at most this many rows.
+pub(super) const FEW_ROWS: usize = 64;
+
+/// Rows of B that meet all columns before the next ones come. Sums wait in the second-level cache
+/// meanwhile: with 64 rows reading and writing them is a thirtieth of the work.
+const GROUP_ROWS: usize = 64;
+
+/// Distance between rows of a packed group of A: no power of two, whose rows would fall on each
+/// other in the cache.
+const A_STRIDE: usize = GROUP_ROWS + 16;
+
+/// Pieces that k is cut into at most: enough for the cores of a large machine to share evenly.
+const K_PIECES: usize = 16;
+
+/// Rows of B in a piece at least; fewer do not make up for adding up another C.
+const K_PIECE_MIN: usize = 4 * GROUP_ROWS;
+
+/// Columns in a piece at least: 1 KiB of every row, so that memory is read in runs.
+const COLUMN_PIECE_MIN: usize = 256;
+
+/// Vectors in a row of a tile.
+const NV: usize = 2;
+
+/// Panels of columns by which the loads of B are announced ahead.
+const PANELS_AHEAD: usize = 2;
+
+/// Steps of k by which they are where there is only one panel.
+const STEPS_AHEAD: usize = 16;
+
+/// Whether this is the way for a product: see the module's text.
+pub(super) fn suits(product: &Product) -> bool {
+    let GemmShape { m, k, .. } = product.shape;
+    m <= FEW_ROWS && product.b.col_stride == 1 && k > 1
+}
+
+/// The product, on all threads. No dimension is 0.
+pub(super) struct Streamed<'a> {
+    pub cpu: &'a Cpu,
+    pub product: Product<'a>,
+}
+
+impl WithSimd for Streamed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        /// Tiles of as many rows as there are, or a fair share of them.
+        macro_rules! with_rows {
+            ($largest:literal: $($rows:literal)*) => {{
+                let m = self.product.shape.m;
+                match m.div_ceil(m.div_ceil($largest)) {
+                    $($rows => self.run::<S, $rows>(simd),)*
+                    _ => self.run::<S, $largest>(simd),
+                }
+            }};
+        }
+        match S::REGISTER_COUNT {
+            32.. => with_rows!(14: 1 2 3 4 5 6 7 8 9 10 11 12 13),
+            _ => with_rows!(6: 1 2 3 4 5),
+        }
+    }
+}
+
+impl Streamed<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize>(self, simd: S) {
+        let Self { cpu, product } = self;
+        let GemmShape { m, k, n } = product.shape;
+        let nr = NV * S::F32_LANES;
+        let panels = n.div_ceil(nr);
+
+        let k_len = k.div_ceil((k / K_PIECE_MIN).clamp(1, K_PIECES)).next_multiple_of(GROUP_ROWS);
+        let k_pieces = k.div_ceil(k_len);
+        let column_pieces = (K_PIECES / k_pieces).min(n / COLUMN_PIECE_MIN).max(1);
+        let panels_per_piece = panels.div_ceil(column_pieces);
+        let column_pieces = panels.div_ceil(panels_per_piece);
+
+        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
+        // The sums of a panel's tiles, panel by panel, piece of k by piece of k.
+        let panel_len = m.div_ceil(MR) * MR * nr;
+        let mut sums = Buffer::borrow(&BLOCK, k_pieces * panels * panel_len);
+        let sums = &mut sums[..k_pieces * panels * panel_len];
+        let chunks = Chunks::new(sums, panel_len);
+        cpu.for_each(parallel, k_pieces * column_pieces, |index| {
+            let (k_piece, column_piece) = (index / column_pieces, index % column_pieces);
+            let first = column_piece * panels_per_piece;
+            simd.vectorize(StreamedPiece::<MR> {
+                piece: Piece {
+                    product,
+                    kc: GROUP_ROWS,
+                    rows: (0, m),
+                    panels: (first, panels_per_piece.min(panels - first)),
+                },
+                k_range: (k_piece * k_len, k_len.min(k - k_piece * k_len)),
+                sums: &chunks,
+                first_chunk: k_piece * panels,
+                finish: k_pieces == 1,
+            });
+        });
+        if k_pieces > 1 {
+            let sums = &*sums;
+            cpu.for_each(parallel, panels, |panel| {
+                let piece = Piece { product, kc: GROUP_ROWS, rows: (0, m), panels: (panel, 1) };
+                simd.vectorize(AddUp::<MR> { piece, sums, panel_len });
+            });
+        }
+    }
+}
+
+/// Some steps of k for some panels of columns, by one thread.
+struct StreamedPiece<'a, const MR: usize> {
+    piece: Piece<'a, MR, NV>,
+    /// Start and length.
+    k_range: (usize, usize),
+    sums: &'a Chunks<'a, f32>,
+    /// The chunk of this piece of k and panel 0.
+    first_chunk: usize,
+    /// Whether this piece of k is the only one: its sums go to C.
+    finish: bool,
+}
+
+impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { piece, k_range: (start, len), .. } = self;
+        let Product { shape: GemmShape { m, n, .. }, a, b, .. } = piece.product;
+        let nr = NV * S::F32_LANES;
+        // Tiles of a transposed A, each of whose steps of k lies in a piece, need no copy.
+        let transposed = a.row_stride == 1;
+        let whole = if transposed { m / MR } else { 0 };
+        let tiles = m.div_ceil(MR);
+        let alone = piece.panels.1 == 1 && whole == 1 && tiles == 1 && n.is_multiple_of(nr);
+        // A single tile's sums need not wait for others': they stay in the registers to the end.
+        let group = if alone { len } else { GROUP_ROWS };
+        let ahead = if alone { STEPS_AHEAD * b.row_stride } else { PANELS_AHEAD * nr };
+        let mut packed_a = Buffer::borrow(&PACKED_A, packed_a_len(m, MR, A_STRIDE));
+        let mut edge = Buffer::borrow(&PACKED_B, GROUP_ROWS * nr);
+        let mut done = 0;
+        while done < len {
+            let (k_start, kc) = (start + done, group.min(len - done));
+            if whole < tiles {
+                pack_a::<S, MR, A_STRIDE>(
+                    a,
+                    (whole * MR, m - whole * MR),
+                    (k_start, kc),
+                    &mut packed_a,
+                );
+            }
+            let last = done + kc == len;
+            for panel in piece.panels.0..piece.panels.0 + piece.panels.1 {
+                let column = panel * nr;
+                let b = if column + nr <= n {
+                    let from = k_start * b.row_stride + column;
+                    let ptr = b.data[from..from + (kc - 1) * b.row_stride + nr].as_ptr();
+                    PanelB { ptr, k_stride: b.row_stride, ahead }
+                } else {
+                    pack_b_panel::<S, NV>(
+                        b,
+                        (k_start, kc),
+                        column,
+                        n,
+                        &mut edge[..GROUP_ROWS * nr],
+                    );
+                    PanelB::packed(&edge, nr)
+                };
+                // SAFETY: the chunks of this piece of k and these panels are this thread's alone, and
+                // the one before is no longer alive.
+                let sums = unsafe { self.sums.get(self.first_chunk + panel) };
+                for (tile, sums) in sums.chunks_exact_mut(MR * nr).enumerate() {
+                    let acc = if done == 0 { zeros(simd) } else { load_tile::<S, MR>(simd, sums) };
+                    let acc = if tile < whole {
+                        let a = unpacked_a::<MR>(a, tile * MR, (k_start, kc));
+                        // SAFETY: A and B have MR rows and NV vectors at each of kc steps, sliced there.
+                        unsafe { multiply_add(simd, acc, kc, PanelA { row_stride: 1, ..a }, b) }
+                    } else {
+                        let packed = &packed_a[(tile - whole) * MR * A_STRIDE..];
+                        // SAFETY: as above.
+                        unsafe {
+                            multiply_add_packed::<S, MR, NV, A_STRIDE>(
+                                simd, acc, kc, transposed, packed, b,
+                            )
+                        }
+                    };
+                    if last && self.finish {
+                        let Product { accumulate, epilogue, .. } = piece.product;
+                        piece.store(simd, tile, panel, acc, accumulate, epilogue);
+                    } else {
+                        store_tile::<S, MR>(acc, sums);
+                    }
+                }
+            }
+            done += kc;
+        }
+    }
+}
+
+/// Adds up the sums of a panel over the pieces of k, in order, and finishes them.
+struct AddUp<'a, const MR: usize> {
+    /// Its panel is the one.
+    piece: Piece<'a, MR, NV>,
+    sums: &'a [f32],
+    panel_len: usize,
+}
+
+impl<const MR: usize> WithSimd for AddUp<'_, MR> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { piece, sums, panel_len } = self;
+        let Product { shape, accumulate, epilogue, .. } = piece.product;
+        let panel = piece.panels.0;
+        let tile_len = MR * NV * S::F32_LANES;
+        let stride = shape.n.div_ceil(NV * S::F32_LANES) * panel_len;
+        for tile in 0..panel_len / tile_len {
+            let mut total = zeros::<S, MR, NV>(simd);
+            for sums in sums[panel * panel_len + tile * tile_len..].chunks(stride) {
+                let sums = load_tile::<S, MR>(simd, &sums[..tile_len]);
+                for (total, sums) in total.iter_mut().zip(sums) {
+                    for (total, sum) in total.iter_mut().zip(sums) {
+                        *total = simd.add_f32s(*total, sum);
+                    }
+                }
+            }
+            piece.store(simd, tile, panel, total, accumulate, epilogue);
+        }
+    }
+}
+
+#[inline(always)]
+fn load_tile<S: Simd, const MR: usize>(simd: S, from: &[f32]) -> Tile<S, MR, NV> {
+    let mut tile = zeros(simd);
+    for (row, from) in tile.iter_mut().zip(S::as_simd_f32s(from).0.chunks_exact(NV)) {
+        row.copy_from_slice(from);
+    }
+    tile
+}
+
+#[inline(always)]
+fn store_tile<S: Simd, const MR: usize>(tile: Tile<S, MR, NV>, to: &mut [f32]) {
+    for (row, to) in tile.iter().zip(S::as_mut_simd_f32s(to).0.chunks_exact_mut(NV)) {
+        to.copy_from_slice(row);
+    }
+}

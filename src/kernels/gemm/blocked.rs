@@ -54,9 +54,9 @@ const THIN_K: usize = 16;
 /// Elements up to which a piece's chunk of packed B stays in the second-level cache (256 KiB).
 const SHORT_B: usize = 64 << 10;
 
-/// Elements of packed B held at a time (16 MiB); a longer k is done in several sweeps. `SWEEPS` in
+/// Elements of packed B held at a time (1 MiB, or one chunk of k), so that it is still in the cache when it is multiplied; a longer k is done in several sweeps. `SWEEPS` in
 /// tests/reference.rs must go beyond it.
-const PACKED_B_MAX: usize = 4 << 20;
+const PACKED_B_MAX: usize = 1 << 18;
 
 thread_local! {
     /// Packing buffers, kept between calls: a training loop allocates in its first step only.

@@ -95,6 +95,9 @@ pub(in crate::kernels) fn prefetch(ptr: *const f32) {
     let _ = ptr;
 }
 
+/// Elements of a cache line.
+const LINE: usize = 16;
+
 /// Steps of k per turn of the loop.
 const UNROLL: usize = 4;
 
@@ -210,7 +213,9 @@ unsafe fn columns<S: Simd, const NV: usize>(
         let from = ptr.wrapping_add(j * S::F32_LANES);
         // SAFETY: the caller's promise.
         *column = unsafe { from.cast::<S::f32s>().read_unaligned() };
-        prefetch(from.wrapping_add(ahead));
+        if (j * S::F32_LANES).is_multiple_of(LINE) {
+            prefetch(from.wrapping_add(ahead));
+        }
     }
     columns
 }

@@ -221,9 +221,7 @@ class Works:
             parameters, count = state
             count += 1
             loss, gradients = jax.value_and_grad(loss_of)([w for w, _, _ in parameters], x, labels)
-            parameters = [
-                adam(w, g, m, v, count) for (w, m, v), g in zip(parameters, gradients, strict=True)
-            ]
+            parameters = [adam(w, g, m, v, count) for (w, m, v), g in zip(parameters, gradients, strict=True)]
             return (parameters, count), loss
 
         def outputs(state, loss):

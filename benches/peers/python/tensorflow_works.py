@@ -86,7 +86,8 @@ def best(run, times: int = 3) -> float:
 class Works:
     def __init__(self, name: str, threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        # In the caller's thread: handing a graph over to another costs more than small works.
+        tf.config.threading.set_inter_op_parallelism_threads(-1)
         self._xla = name == "tensorflow-xla"
 
     def version(self) -> str:
@@ -224,12 +225,14 @@ class Works:
         x, dy = self._load(inputs, "x", "dy")
         if self._xla:
             return self._stateless(plain_max_pool_backward, (x, dy), lambda dx: {"dx": dx})
-        y = max_pool(x)
+        options = {"ksize": POOL, "strides": POOL, "padding": "SAME"}
+        _, places = raw.MaxPoolWithArgmax(input=x, **options)
 
-        def backward(x, y, dy):
-            return raw.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, ksize=POOL, strides=POOL, padding="SAME")
+        def backward(x, dy, places):
+            # With the forward's places: MaxPoolGrad, which finds them again, takes six times as long.
+            return raw.MaxPoolGradWithArgmax(input=x, grad=dy, argmax=places, **options)
 
-        return self._stateless(backward, (x, y, dy), lambda dx: {"dx": dx})
+        return self._stateless(backward, (x, dy, places), lambda dx: {"dx": dx})
 
     def _block(self, x, w, b):
         """Convolution, ReLU, batch norm, max pool."""

@@ -31,7 +31,7 @@ BATCH_NORM = {"relu_batch_norm", "relu_batch_norm_backward"}
 SAME_COMPILED = {"gemm", "conv2d", "conv2d_backward"}
 
 EPSILON_ADAM_CORRECTED = EPSILON_ADAM / (1 - BETA_2) ** 0.5
-"""PyTorch adds epsilon to the root of the corrected moment, the protocol to that of the plain one: the same in step 1."""
+"""PyTorch adds epsilon to the root of the corrected moment, the protocol to the plain one's: the same in step 1."""
 
 
 def images(array: np.ndarray, channels_last: bool) -> torch.Tensor:
@@ -97,7 +97,11 @@ class Works:
 
     def _compile(self, function):
         """The function as the mode runs it."""
-        return torch.compile(function, dynamic=False) if self._compiled else function
+        if not self._compiled:
+            return function
+        # Earlier works' shapes would count against the limit past which PyTorch runs a function eagerly.
+        torch.compiler.reset()
+        return torch.compile(function, dynamic=False)
 
     def _forward(self, function, *arguments):
         """A run of a function that needs no gradients."""
@@ -257,12 +261,12 @@ class Works:
         return Work(self._forward(backward), outputs)
 
     def _by_channel(self, rows: np.ndarray) -> torch.Tensor:
-        """Rows as they come if channels are last; otherwise as one image of planes."""
+        """Rows as they come if channels are last; otherwise as one image of planes, which inductor prefers too."""
         tensor = torch.from_numpy(rows)
-        return tensor if self._channels_last else tensor.t().contiguous()[None]
+        return tensor if self._mode == "channels-last" else tensor.t().contiguous()[None]
 
     def _rows(self, tensor: torch.Tensor) -> np.ndarray:
-        return array(tensor if self._channels_last else tensor[0].t())
+        return array(tensor if self._mode == "channels-last" else tensor[0].t())
 
     def relu_batch_norm(self, spec, inputs) -> Work:
         x = self._by_channel(inputs["x"])
@@ -272,7 +276,17 @@ class Works:
         def eager(x, positive, y):
             torch.clamp_min(x, 0, out=positive)
             aten.native_batch_norm.out(
-                positive, None, None, None, None, True, 0.0, EPSILON_BATCH_NORM, out=y, save_mean=mean, save_invstd=scale
+                positive,
+                None,
+                None,
+                None,
+                None,
+                True,
+                0.0,
+                EPSILON_BATCH_NORM,
+                out=y,
+                save_mean=mean,
+                save_invstd=scale,
             )
             return y
 

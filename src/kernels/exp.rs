@@ -41,32 +41,15 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
 
 /// e^x of one vector.
 ///
-/// x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite's reduction, ln 2 in two parts), then
-/// e^r = 1 + r + r^2 q(r) with a minimax polynomial q of degree 4 (relative error 2^-28 before
-/// rounding), then times 2^n. n comes from adding 1.5 * 2^23, which rounds to an integer and leaves
-/// it in the low bits, as XNNPACK's exponentials do. 2^n is applied as two factors, because for
-/// subnormal results and just below the overflow it is not a float itself.
+/// 2^n (see [`reduced`]) is applied as two factors, because for subnormal results and just below the
+/// overflow it is not a float itself.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    const MAGIC: f32 = 12_582_912.0;
+fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Beyond these bounds the result is 0 or infinity; inside, n fits the two factors.
     let bounded = simd.min_f32s(simd.splat_f32s(89.0), x);
     let bounded = simd.max_f32s(simd.splat_f32s(-104.0), bounded);
 
-    let magic = simd.splat_f32s(MAGIC);
-    let shifted = simd.mul_add_e_f32s(bounded, simd.splat_f32s(std::f32::consts::LOG2_E), magic);
-    let n = simd.sub_f32s(shifted, magic);
-    // The first part of ln 2 has 12 bits, so that its product with n is exact without FMA too.
-    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-0.693_115_23), bounded);
-    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-3.194_618_3e-5), r);
-
-    let q = simd.splat_f32s(0.001_381_307_4);
-    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.008_369_419));
-    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.041_668_46));
-    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.166_665_15));
-    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94));
-    let r_squared = simd.mul_f32s(r, r);
-    let e_r = simd.add_f32s(simd.mul_add_e_f32s(q, r_squared, r), simd.splat_f32s(1.0));
+    let (e_r, shifted) = reduced(simd, bounded, MAGIC);
 
     // n + 256 = a + b, both positive; 2^n = 2^(a - 128) 2^(b - 128).
     let bits = simd.transmute_u32s_f32s(shifted);
@@ -76,6 +59,47 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let y = simd.mul_f32s(simd.mul_f32s(e_r, power_of_two(simd, a)), power_of_two(simd, b));
     // The bounds above lose NaN on some instruction sets.
     simd.select_f32s(simd.equal_f32s(x, x), y, x)
+}
+
+/// e^x of one vector that is nowhere positive, as softmax has it: two thirds of [`exp`]'s work, as
+/// nothing can overflow. Below the logarithm of the smallest normal number the result is 0.
+#[inline(always)]
+pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    /// Just above ln 2^-126: the exponent n is -126 at least.
+    const MIN: f32 = -87.336_54;
+    // With the exponent's bias added already.
+    let (e_r, shifted) = reduced(simd, x, MAGIC + 127.0);
+    let bits = simd.transmute_u32s_f32s(shifted);
+    let two_n = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)));
+    // NaN is not less than anything, and NaN times anything is NaN.
+    let y = simd.mul_f32s(e_r, two_n);
+    simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(MIN)), simd.splat_f32s(0.0), y)
+}
+
+/// 1.5 * 2^23: adding it to a smaller number rounds that to an integer and leaves it in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
+/// e^r and n + `magic` with x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite's reduction, ln 2 in two
+/// parts). e^r = 1 + r + r^2 q(r) with a minimax polynomial q of degree 4 (relative error 2^-28
+/// before rounding). n comes from adding [`MAGIC`], or that and an integer, as in XNNPACK's
+/// exponentials.
+#[inline(always)]
+fn reduced<S: Simd>(simd: S, x: S::f32s, magic: f32) -> (S::f32s, S::f32s) {
+    let magic = simd.splat_f32s(magic);
+    let shifted = simd.mul_add_e_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), magic);
+    let n = simd.sub_f32s(shifted, magic);
+    // The first part of ln 2 has 12 bits, so that its product with n is exact without FMA too.
+    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-0.693_115_23), x);
+    let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-3.194_618_3e-5), r);
+
+    let q = simd.splat_f32s(0.001_381_307_4);
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.008_369_419));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.041_668_46));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.166_665_15));
+    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94));
+    let r_squared = simd.mul_f32s(r, r);
+    let e_r = simd.add_f32s(simd.mul_add_e_f32s(q, r_squared, r), simd.splat_f32s(1.0));
+    (e_r, shifted)
 }
 
 /// 2^(biased - 128) by way of the exponent bits.

@@ -12,7 +12,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::exp::exp;
+use super::exp::exp_nonpositive;
 use super::kernel_span;
 use crate::cpu::Cpu;
 use crate::shape::{MatrixShape, check_len};
@@ -193,7 +193,7 @@ pub(super) fn columns_exp_sub_max_sum<S: Simd>(
     }
     let mut sum = simd.splat_f32s(0.0);
     for column in columns {
-        *column = exp(simd, simd.sub_f32s(*column, max));
+        *column = exp_nonpositive(simd, simd.sub_f32s(*column, max));
         sum = simd.add_f32s(sum, *column);
     }
     (max, sum)
@@ -214,10 +214,10 @@ pub(super) fn row_exp_sub_sum<S: Simd>(simd: S, x: &[f32], max: f32, y: &mut [f3
     let (y, y_tail) = S::as_mut_simd_f32s(y);
     let mut sum = simd.splat_f32s(0.0);
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = exp(simd, simd.sub_f32s(x, splat_max));
+        *y = exp_nonpositive(simd, simd.sub_f32s(x, splat_max));
         sum = simd.add_f32s(sum, *y);
     }
-    let tail = exp(simd, simd.sub_f32s(simd.partial_load_f32s(x_tail), splat_max));
+    let tail = exp_nonpositive(simd, simd.sub_f32s(simd.partial_load_f32s(x_tail), splat_max));
     simd.partial_store_f32s(y_tail, tail);
     simd.reduce_sum_f32s(sum) + y_tail.iter().sum::<f32>()
 }
@@ -226,10 +226,16 @@ pub(super) fn row_exp_sub_sum<S: Simd>(simd: S, x: &[f32], max: f32, y: &mut [f3
 #[inline(always)]
 pub(super) fn row_max<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let (x, tail) = S::as_simd_f32s(x);
+    // Four maxima in turn, so that one need not wait for the one before.
     let mut max = [simd.splat_f32s(f32::NEG_INFINITY); 4];
-    for (index, &x) in x.iter().enumerate() {
-        // Four maxima in turn, so that one need not wait for the one before.
-        max[index % 4] = simd.max_f32s(x, max[index % 4]);
+    let fours = x.chunks_exact(max.len());
+    for (max, &x) in max.iter_mut().zip(fours.remainder()) {
+        *max = simd.max_f32s(x, *max);
+    }
+    for four in fours {
+        for (max, &x) in max.iter_mut().zip(four) {
+            *max = simd.max_f32s(x, *max);
+        }
     }
     let [a, b, c, d] = max;
     let max = simd.max_f32s(simd.max_f32s(a, b), simd.max_f32s(c, d));

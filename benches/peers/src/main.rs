@@ -2,12 +2,15 @@
 //! contestant is asked, README.md how to run all of this.
 
 mod arrays;
+mod bars;
 mod compare;
 mod contestants;
 mod interrupt;
+mod picture;
 mod process;
 mod protocol;
 mod record;
+mod splice;
 mod statistics;
 mod works;
 
@@ -28,12 +31,15 @@ enum Command {
     Compare(compare::Options),
     /// Answers requests on standard input, as PROTOCOL.md has them
     Contestant(contestants::Options),
+    /// Puts the newest records into BENCHMARKS.md
+    Splice(splice::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Contestant(options) => contestants::serve(&options).map(|()| ExitCode::SUCCESS),
+        Command::Splice(options) => splice::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -112,7 +112,7 @@ impl Record {
 }
 
 /// The old rows without those of works that the new ones have with as many threads, then the new.
-fn merge(mut old: Vec<Row>, new: &[Row]) -> Vec<Row> {
+pub fn merge(mut old: Vec<Row>, new: &[Row]) -> Vec<Row> {
     let measured: HashSet<_> = new.iter().map(|row| (row.work.as_str(), row.threads)).collect();
     old.retain(|row| !measured.contains(&(row.work.as_str(), row.threads)));
     old.extend_from_slice(new);

@@ -258,6 +258,23 @@ impl fmt::Display for Images {
     }
 }
 
+impl Gemm {
+    /// Steps to the next row and the next column of A, and those of B.
+    pub fn strides(self) -> ([isize; 2], [isize; 2]) {
+        let of = |rows: usize, cols: usize, transposed| {
+            if transposed { [1, rows as isize] } else { [cols as isize, 1] }
+        };
+        (of(self.m, self.k, self.a_transposed), of(self.k, self.n, self.b_transposed))
+    }
+}
+
+/// Adam's learning rate of update number `step` (from 1), which makes up for the moments' start at
+/// zero.
+pub fn adam_rate(step: u64) -> f64 {
+    let rest = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+    f64::from(ADAM_RATE) * rest(ADAM_BETA2).sqrt() / rest(ADAM_BETA1)
+}
+
 impl Convolution {
     /// Shapes of x, w, b and y.
     fn shapes(self) -> [Vec<usize>; 4] {

@@ -1,8 +1,15 @@
 //! The contestants that this program is itself: one file each, and what they have in common.
 
+mod burn;
+mod candle;
 mod faer;
+mod gemm;
 mod kernelet;
+mod layout;
+mod matrixmultiply;
 mod memcpy;
+mod naive;
+mod ndarray;
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,8 +40,20 @@ pub enum Name {
     Kernelet,
     /// faer's matrix product
     Faer,
+    /// The product of the crate gemm
+    Gemm,
+    /// The product of the crate matrixmultiply
+    Matrixmultiply,
+    /// ndarray, with rayon
+    Ndarray,
+    /// candle
+    Candle,
+    /// burn, on its CPU backend Flex
+    Burn,
     /// A copy of half a work's memory to the other half
     Memcpy,
+    /// kernelet's scalar twins, on one thread
+    Naive,
 }
 
 /// A library that does works.
@@ -64,14 +83,14 @@ enum Prepared {
 
 /// A work that is ready to be done.
 trait Job: Send {
-    /// Makes what the next run uses up. Where it does something, `is_short_lived` says so.
-    fn refill(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    /// Whether every run needs a [`refill`](Self::refill), which its time leaves out.
+    /// Whether every run needs a [`refill`](Self::refill).
     fn needs_refill(&self) -> bool {
         false
+    }
+
+    /// Makes anew what a run uses up, a graph for example. Its time does not count.
+    fn refill(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Does the work: this is what is timed.
@@ -84,19 +103,26 @@ trait Job: Send {
 /// Arrays by name.
 type Outputs = Vec<(&'static str, Vec<f32>)>;
 
+/// What to do with a state.
+type Step<S, R> = Box<dyn FnMut(&mut S) -> Result<R> + Send>;
+
 /// A job of a state and what is done with it.
-struct Task<S, R, O> {
+struct Task<S> {
     state: S,
-    run: R,
-    outputs: O,
+    refill: Option<Step<S, ()>>,
+    run: Step<S, ()>,
+    outputs: Step<S, Outputs>,
 }
 
-impl<S, R, O> Job for Task<S, R, O>
-where
-    S: Send,
-    R: FnMut(&mut S) -> Result<()> + Send,
-    O: FnMut(&mut S) -> Result<Outputs> + Send,
-{
+impl<S: Send> Job for Task<S> {
+    fn needs_refill(&self) -> bool {
+        self.refill.is_some()
+    }
+
+    fn refill(&mut self) -> Result<()> {
+        self.refill.as_mut().map_or(Ok(()), |refill| refill(&mut self.state))
+    }
+
     fn run(&mut self) -> Result<()> {
         (self.run)(&mut self.state)
     }
@@ -112,7 +138,20 @@ fn job<S: Send + 'static>(
     run: impl FnMut(&mut S) -> Result<()> + Send + 'static,
     outputs: impl FnMut(&mut S) -> Result<Outputs> + Send + 'static,
 ) -> Result<Prepared> {
-    Ok(Prepared::Job(Box::new(Task { state, run, outputs })))
+    let task = Task { state, refill: None, run: Box::new(run), outputs: Box::new(outputs) };
+    Ok(Prepared::Job(Box::new(task)))
+}
+
+/// A [`job`] whose every run uses up what `refill` makes.
+fn refilled_job<S: Send + 'static>(
+    state: S,
+    refill: impl FnMut(&mut S) -> Result<()> + Send + 'static,
+    run: impl FnMut(&mut S) -> Result<()> + Send + 'static,
+    outputs: impl FnMut(&mut S) -> Result<Outputs> + Send + 'static,
+) -> Result<Prepared> {
+    let refill: Step<S, ()> = Box::new(refill);
+    let task = Task { state, refill: Some(refill), run: Box::new(run), outputs: Box::new(outputs) };
+    Ok(Prepared::Job(Box::new(task)))
 }
 
 /// The folder that a work's inputs are in.
@@ -122,6 +161,13 @@ impl Inputs<'_> {
     /// The numbers of `name.npy`.
     fn floats(&self, name: &str) -> Result<Vec<f32>> {
         Ok(arrays::read(self.0, name)?.data)
+    }
+
+    /// The numbers of `name.npy`, of which there must be `rows * cols`.
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Vec<f32>> {
+        let data = self.floats(name)?;
+        ensure!(data.len() == rows * cols, "{name} has {} elements", data.len());
+        Ok(data)
     }
 
     /// The labels of `name.npy`.
@@ -134,6 +180,12 @@ fn start(name: Name, threads: usize) -> Result<Box<dyn Contestant>> {
     Ok(match name {
         Name::Kernelet => Box::new(kernelet::Kernelet::new(threads)?),
         Name::Faer => Box::new(faer::Faer::new(threads)),
+        Name::Gemm => Box::new(gemm::Gemm::new(threads)),
+        Name::Matrixmultiply => Box::new(matrixmultiply::Matrixmultiply),
+        Name::Ndarray => Box::new(ndarray::Ndarray),
+        Name::Candle => Box::new(candle::Candle),
+        Name::Burn => Box::new(burn::Burn),
+        Name::Naive => Box::new(naive::Naive),
         Name::Memcpy => Box::new(memcpy::Memcpy::new(threads)),
     })
 }

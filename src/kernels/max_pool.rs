@@ -10,7 +10,7 @@ use super::channels::{for_each_vector, load, store};
 use super::relu_batch_norm::Normalization;
 use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::{Chunks, Cpu};
-use crate::shape::{PoolShape, check_len};
+use crate::shape::{PoolShape, Window, check_len};
 
 /// A number that names a place in a window, row by row: `u8`, `u16` or `u32`, whichever is large
 /// enough.
@@ -66,7 +66,10 @@ pub fn backward<P: Place>(cpu: &Cpu, shape: PoolShape, argmax: &[P], dy: &[f32],
     cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
         let argmax = &argmax[index * output..][..output];
         let dy = &dy[index * output..][..output];
-        backward_image(shape, argmax, dy, dx);
+        if !covers_every_pixel_once(shape) || !cpu.dispatch(OneWindowEach { shape, argmax, dy, dx })
+        {
+            backward_image(shape, argmax, dy, dx);
+        }
     });
 }
 
@@ -175,6 +178,80 @@ impl<P: Place> WithSimd for Image<'_, P> {
             }
         }
     }
+}
+
+/// Whether every pixel is in exactly one window, and places' numbers are exact as floats.
+pub(super) fn covers_every_pixel_once(shape: PoolShape) -> bool {
+    let Window { size, stride, .. } = shape.window;
+    let output = shape.output();
+    size == stride
+        && shape.window.area() <= 1 << f32::MANTISSA_DIGITS
+        && output.height * stride[0] >= shape.input.height
+        && output.width * stride[1] >= shape.input.width
+}
+
+/// [`backward`] of one image whose pixels are each in one window: every dx is written once, by the
+/// place that it has there. Tells whether every dy has found its place.
+struct OneWindowEach<'a, P> {
+    shape: PoolShape,
+    argmax: &'a [P],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl<P: Place> WithSimd for OneWindowEach<'_, P> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> bool {
+        let Self { shape, argmax, dy, dx } = self;
+        let channels = shape.input.channels;
+        let windows = Windows::new(shape);
+        let output = shape.output();
+        let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+        let mut lost = zero;
+        for oy in 0..output.height {
+            for ox in 0..output.width {
+                let window = windows.at(oy, ox);
+                let from = (oy * output.width + ox) * channels;
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    // 0 for a subnormal, as the sum that `backward_image` makes.
+                    let dy = simd.add_f32s(load::<S, WHOLE>(simd, dy, from + at, width), zero);
+                    let place = places(simd, &argmax[from + at..][..width]);
+                    let mut missing = one;
+                    for y in window.rows.clone() {
+                        for x in window.columns.clone() {
+                            let here = simd.splat_f32s(window.place(y, x) as f32);
+                            let is_here = simd.equal_f32s(place, here);
+                            missing = simd.select_f32s(is_here, zero, missing);
+                            let at = window.pixel(y, x) * channels + at;
+                            let dx_here = simd.select_f32s(is_here, dy, zero);
+                            store::<S, WHOLE>(simd, dx, at, width, dx_here);
+                        }
+                    }
+                    lost = simd.add_f32s(lost, missing);
+                });
+            }
+        }
+        simd.reduce_sum_f32s(lost) == 0.0
+    }
+}
+
+/// Numbers of places as floats, to compare with.
+#[inline(always)]
+pub(super) fn places<S: Simd, P: Place>(simd: S, places: &[P]) -> S::f32s {
+    let mut floats = [0.0; MAX_LANES];
+    if let Ok(whole) = <&[P; 16]>::try_from(places) {
+        // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
+        for (float, &place) in floats.iter_mut().zip(whole) {
+            *float = place.index() as u32 as f32;
+        }
+    } else {
+        for (float, &place) in floats.iter_mut().zip(places) {
+            *float = place.index() as u32 as f32;
+        }
+    }
+    simd.partial_load_f32s(&floats[..S::F32_LANES])
 }
 
 /// [`backward`] of one image.

@@ -23,7 +23,7 @@ use super::relu::{keep_where_positive, relu};
 use super::scratch::Buffer;
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span, max_pool};
 use crate::cpu::{Chunks, Cpu};
-use crate::shape::{MatrixShape, PoolShape, Window, check_len};
+use crate::shape::{MatrixShape, PoolShape, check_len};
 
 /// Count, mean and sum of squared deviations of every channel, in `f64`: those of any number of
 /// batches can be merged.
@@ -687,22 +687,13 @@ pub fn backward_max_pool(
         let r = &r[index * image..][..image];
         let dy = &dy[index * pooled_image..][..pooled_image];
         let argmax = &argmax[index * pooled_image..][..pooled_image];
-        if covers_every_pixel_once(shape) {
+        if max_pool::covers_every_pixel_once(shape) {
             cpu.dispatch(PooledGradients { shape, coefficients, r, argmax, dy, dx });
         } else {
             max_pool::backward_image(shape, argmax, dy, dx);
             cpu.dispatch(Gradients { channels, coefficients, r, dy: None, dx });
         }
     });
-}
-
-/// Whether every pixel is in exactly one window.
-fn covers_every_pixel_once(shape: PoolShape) -> bool {
-    let Window { size, stride, .. } = shape.window;
-    let output = shape.output();
-    size == stride
-        && output.height * stride[0] >= shape.input.height
-        && output.width * stride[1] >= shape.input.width
 }
 
 /// dx of one image whose pixels are each in one window.
@@ -730,7 +721,7 @@ impl WithSimd for PooledGradients<'_> {
                 for_each_vector!(simd, channels, |at, width, WHOLE| {
                     let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
                     let dy = load::<S, WHOLE>(simd, dy, from + at, width);
-                    let place = places(simd, &argmax[from + at..][..width]);
+                    let place = max_pool::places(simd, &argmax[from + at..][..width]);
                     for y in window.rows.clone() {
                         for x in window.columns.clone() {
                             let here = simd.splat_f32s(window.place(y, x) as f32);
@@ -745,22 +736,4 @@ impl WithSimd for PooledGradients<'_> {
             }
         }
     }
-}
-
-/// Numbers of places as floats, to compare with.
-#[inline(always)]
-fn places<S: Simd>(simd: S, places: &[u8]) -> S::f32s {
-    const MAX: usize = max_pool::MAX_LANES;
-    let mut floats = [0.0; MAX];
-    if let Ok(whole) = <&[u8; 16]>::try_from(places) {
-        // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
-        for (float, &place) in floats.iter_mut().zip(whole) {
-            *float = f32::from(place);
-        }
-    } else {
-        for (float, &place) in floats.iter_mut().zip(places) {
-            *float = f32::from(place);
-        }
-    }
-    simd.partial_load_f32s(&floats[..S::F32_LANES])
 }

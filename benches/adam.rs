@@ -1,59 +1,85 @@
-//! Adam on the study's 4.9 million weights, with their gradient given and fused with the product
-//! that makes it.
+//! Adam's update with its gradient given; and, for the study's 4.9 million weights, with the product
+//! that makes the gradient, fused and not. The plain loops skip the sum of squares of the weights,
+//! which the kernel and its twin return.
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, layers, numbers, unwritten};
+use criterion::Criterion;
 use kernelet::kernels::adam::{self, Adam};
 use kernelet::kernels::gemm::Write;
 use kernelet::kernels::linear;
 use kernelet::reference;
 use kernelet::shape::LinearShape;
 
-fn bench(criterion: &mut Criterion) {
-    let shape = LinearShape { rows: 32, inputs: 6272, outputs: 784 };
-    let x = common::numbers(shape.rows * shape.inputs, 1);
-    let dy = common::numbers(shape.rows * shape.outputs, 2);
-    let start = common::numbers(shape.inputs * shape.outputs, 3);
-    let settings = Adam::default();
-    let (mut dw, mut db) = (vec![0.0; start.len()], vec![0.0; shape.outputs]);
-    let write = Write::Overwrite;
-    reference::linear::backward_weights(shape, &x, &dy, write, &mut dw, &mut db);
-    let zeros = vec![0.0; start.len()];
-    let (mut twin, mut m, mut v) = (start.clone(), zeros.clone(), zeros.clone());
-    reference::adam::update(settings, 1, &mut twin, &mut m, &mut v, &dw);
+/// A number of the update without much left of the moments' correction.
+const STEP: u64 = 9;
 
-    let mut group = criterion.benchmark_group("adam");
-    group.throughput(Throughput::Elements(start.len() as u64)).sample_size(20);
-    for (row, cpu) in common::cpus() {
-        let (mut w, mut m, mut v) = (start.clone(), zeros.clone(), zeros.clone());
-        let fused = linear::backward_weights_adam;
-        fused(&cpu, shape, &x, &dy, settings, 1, &mut w, &mut m, &mut v);
-        common::check(&w, &twin, 1e-5);
-        let (mut w, mut m, mut v) = (start.clone(), zeros.clone(), zeros.clone());
-        adam::update(&cpu, settings, 1, &mut w, &mut m, &mut v, &dw);
-        common::check(&w, &twin, 1e-5);
-        group.bench_function(format!("update/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| adam::update(&cpu, settings, 9, &mut w, &mut m, &mut v, &dw));
-            });
-        });
-        group.bench_function(format!("backward_weights_then_update/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| {
-                    linear::backward_weights(&cpu, shape, &x, &dy, write, &mut dw, &mut db);
-                    adam::update(&cpu, settings, 9, &mut w, &mut m, &mut v, &dw)
-                });
-            });
-        });
-        group.bench_function(format!("backward_weights_adam/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| fused(&cpu, shape, &x, &dy, settings, 9, &mut w, &mut m, &mut v));
-            });
-        });
-    }
-    group.finish();
+fn main() {
+    common::main(bench);
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn bench(criterion: &mut Criterion) {
+    for (name, layer) in shapes::all() {
+        let Layer::Parameters(len) = layer else { continue };
+        update(criterion, name, len);
+    }
+    with_product(criterion);
+}
+
+/// Weights and both moments before the update.
+fn start(len: usize) -> [Vec<f32>; 3] {
+    [numbers(len, 1), vec![0.0; len], vec![0.0; len]]
+}
+
+fn update(criterion: &mut Criterion, name: String, len: usize) {
+    let (settings, g) = (Adam::default(), numbers(len, 3));
+    let twin = |[w, m, v]: &mut [Vec<f32>; 3]| {
+        reference::adam::update(settings, STEP, w, m, v, &g);
+    };
+    let work = Work::Bytes { moved: 28 * len, working_set: 16 * len };
+    let name = format!("adam/update/{name}");
+    let mut group = Group::new(criterion, name, work, start(len), twin);
+    group.naive();
+    group.auto(|[w, m, v]| auto::adam(settings, STEP, w, m, v, &g));
+    group.kernelet(|cpu, [w, m, v]| {
+        adam::update(cpu, settings, STEP, w, m, v, &g);
+    });
+}
+
+fn with_product(criterion: &mut Criterion) {
+    let settings = Adam::default();
+    let shape = LinearShape { rows: 32, inputs: 6272, outputs: 784 };
+    let x = numbers(shape.rows * shape.inputs, 1);
+    let dy = numbers(shape.rows * shape.outputs, 2);
+    let len = shape.inputs * shape.outputs;
+    let (mut dw, mut db) = (unwritten(len), unwritten(shape.outputs));
+    let twin = |[w, m, v]: &mut [Vec<f32>; 3]| {
+        reference::linear::backward_weights_adam(shape, &x, &dy, settings, STEP, w, m, v);
+    };
+    let work = Work::Flops(2.0 * (shape.rows * len) as f64);
+
+    let name = "adam/backward_weights_then_update/study/cnn_w1".into();
+    let mut group = Group::new(criterion, name, work, start(len), twin).tolerance(1e-4);
+    group.naive();
+    group.auto(|[w, m, v]| {
+        layers::linear_backward_weights(&auto::gemm, shape, &x, &dy, &mut dw, &mut db);
+        auto::adam(settings, STEP, w, m, v, &dw);
+    });
+    group.kernelet(|cpu, [w, m, v]| {
+        linear::backward_weights(cpu, shape, &x, &dy, Write::Overwrite, &mut dw, &mut db);
+        adam::update(cpu, settings, STEP, w, m, v, &dw);
+    });
+    group.faer(|par, [w, m, v]| {
+        layers::linear_backward_weights(&layers::faer(par), shape, &x, &dy, &mut dw, &mut db);
+        auto::adam(settings, STEP, w, m, v, &dw);
+    });
+    drop(group);
+
+    let name = "adam/backward_weights_adam/study/cnn_w1".into();
+    let mut group = Group::new(criterion, name, work, start(len), twin).tolerance(1e-4);
+    group.kernelet(|cpu, [w, m, v]| {
+        linear::backward_weights_adam(cpu, shape, &x, &dy, settings, STEP, w, m, v);
+    });
+}

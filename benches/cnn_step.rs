@@ -2,51 +2,176 @@
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::layers::{self, Product};
+use common::{Group, Work, auto, best, check, labels, numbers, unwritten};
+use criterion::Criterion;
 use kernelet::kernels::adam::Adam;
-use kernelet::nn::cnn::{AdamState, Regularization, Workspace};
+use kernelet::kernels::relu_batch_norm::Normalization;
+use kernelet::nn::cnn::{AdamState, EPSILON, Regularization, Workspace};
 use kernelet::nn::{Cnn, CnnShape};
 use kernelet::reference;
+use kernelet::shape::{LinearShape, MatrixShape};
+
+/// So small that thousands of steps on the same images leave the network alive.
+const ADAM: Adam = Adam { learning_rate: 1e-9, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0.0 };
+
+fn main() {
+    common::main(bench);
+}
 
 fn bench(criterion: &mut Criterion) {
     let rows = 32;
     let shape = CnnShape::study(784, 10);
     let start = Cnn::xavier(shape, 1);
-    let x = common::numbers(rows * shape.pixels(), 1);
-    let labels = common::labels(rows, 10);
+    let x = numbers(rows * shape.pixels(), 1);
+    let labels = labels(rows, shape.classes as u32);
     let plain = Regularization::default();
-    // The twin is slow: a few images are enough to know the step for right.
-    let few = 2;
-    let parameters = reference::cnn::Parameters {
-        w0: start.w0.clone(),
-        b0: start.b0.clone(),
-        w1: start.w1.clone(),
-        b1: start.b1.clone(),
-        w2: start.w2.clone(),
-        b2: start.b2.clone(),
-    };
-    let (few_x, few_labels) = (&x[..few * shape.pixels()], &labels[..few]);
-    let (_, twin) = reference::cnn::gradients(shape, &parameters, few_x, few_labels, plain);
+    let convolution = shape.convolution(rows);
+    let convolved = convolution.output().pixels().rows * convolution.taps() * shape.filters;
+    let linear = rows * shape.hidden * (shape.pooled() + shape.classes);
+    // Forward, and backward to weights and inputs: but no gradient of the images.
+    let work = Work::Flops((2 * (2 * convolved + 3 * linear)) as f64);
 
-    let mut group = criterion.benchmark_group("cnn_step");
-    group.throughput(Throughput::Elements(rows as u64));
-    for (row, cpu) in common::cpus() {
-        let mut cnn = start.clone();
-        let (mut gradients, mut state) = (Cnn::zeros(shape), AdamState::new(shape));
-        let mut work = Workspace::default();
-        cnn.gradients(&cpu, &mut work, few_x, few_labels, plain, &mut gradients);
-        common::check(&gradients.w0, &twin.w0, 1e-4);
-        common::check(&gradients.w1, &twin.w1, 1e-4);
-        let adam = Adam { learning_rate: 1e-9, ..Adam::default() };
-        group.bench_function(row, |bencher| {
-            cpu.install(|| {
-                bencher
-                    .iter(|| cnn.adam_step(&cpu, &mut work, &x, &labels, adam, plain, &mut state));
-            });
-        });
-    }
-    group.finish();
+    check_gradients(&start, &x, &labels);
+    let (mut twin, zeros) = (parameters(&start), parameters(&Cnn::zeros(shape)));
+    let (mut twin_m, mut twin_v) = (zeros.clone(), zeros);
+    let naive = |[]: &mut [Vec<f32>; 0]| {
+        let (_, g) = reference::cnn::gradients(shape, &twin, &x, &labels, plain);
+        let update = |w: &mut _, m: &mut _, v: &mut _, g: &_| {
+            reference::adam::update(ADAM, 1, w, m, v, g);
+        };
+        update(&mut twin.w0, &mut twin_m.w0, &mut twin_v.w0, &g.w0);
+        update(&mut twin.b0, &mut twin_m.b0, &mut twin_v.b0, &g.b0);
+        update(&mut twin.w1, &mut twin_m.w1, &mut twin_v.w1, &g.w1);
+        update(&mut twin.b1, &mut twin_m.b1, &mut twin_v.b1, &g.b1);
+        update(&mut twin.w2, &mut twin_m.w2, &mut twin_v.w2, &g.w2);
+        update(&mut twin.b2, &mut twin_m.b2, &mut twin_v.b2, &g.b2);
+    };
+
+    let mut group = Group::new(criterion, "cnn_step".into(), work, [], naive);
+    group.naive();
+    let mut step = Step::new(&start, rows);
+    group.auto(|[]| step.run(&auto::gemm, &x, &labels));
+    let (mut cnn, mut work) = (start.clone(), Workspace::default());
+    let mut state = AdamState::new(shape);
+    group.kernelet(|cpu, []| {
+        cnn.adam_step(cpu, &mut work, &x, &labels, ADAM, plain, &mut state);
+    });
+    group.faer(|par, []| step.run(&layers::faer(par), &x, &labels));
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+/// Panics unless everybody's gradients are the twin's. The twin is slow: a few images are enough to
+/// know a step for right.
+fn check_gradients(start: &Cnn, x: &[f32], labels: &[u32]) {
+    let few = 2;
+    let shape = start.shape;
+    let (x, labels) = (&x[..few * shape.pixels()], &labels[..few]);
+    let plain = Regularization::default();
+    let (_, twin) = reference::cnn::gradients(shape, &parameters(start), x, labels, plain);
+    let check_all = |ours: &Cnn| {
+        check(&ours.w0, &twin.w0, 1e-4);
+        check(&ours.w1, &twin.w1, 1e-4);
+        check(&ours.w2, &twin.w2, 1e-4);
+    };
+    let (mut gradients, mut work) = (Cnn::zeros(shape), Workspace::default());
+    start.gradients(&best(1), &mut work, x, labels, plain, &mut gradients);
+    check_all(&gradients);
+    let mut step = Step::new(start, few);
+    step.run(&auto::gemm, x, labels);
+    check_all(&step.gradients);
+    let mut step = Step::new(start, few);
+    step.run(&layers::faer(faer::Par::Seq), x, labels);
+    check_all(&step.gradients);
+}
+
+fn parameters(cnn: &Cnn) -> reference::cnn::Parameters<f32> {
+    let Cnn { w0, b0, w1, b1, w2, b2, .. } = cnn.clone();
+    reference::cnn::Parameters { w0, b0, w1, b1, w2, b2 }
+}
+
+/// The step as plain loops around a product; the convolution, a hundredth of the step's operations,
+/// is plain loops itself.
+struct Step {
+    cnn: Cnn,
+    gradients: Cnn,
+    m: Cnn,
+    v: Cnn,
+    convolved: Vec<f32>,
+    r: Vec<f32>,
+    moments: [Vec<f32>; 2],
+    normal: Vec<f32>,
+    pooled: Vec<f32>,
+    argmax: Vec<u8>,
+    dpooled: Vec<f32>,
+    hidden: Vec<f32>,
+    dhidden: Vec<f32>,
+    logits: Vec<f32>,
+    dlogits: Vec<f32>,
+}
+
+impl Step {
+    fn new(start: &Cnn, rows: usize) -> Self {
+        let shape = start.shape;
+        let convolved = unwritten(rows * shape.convolution(rows).output().image_len());
+        let pooled = unwritten(rows * shape.pooled());
+        let hidden = unwritten(rows * shape.hidden);
+        let logits = unwritten(rows * shape.classes);
+        Self {
+            cnn: start.clone(),
+            gradients: Cnn::zeros(shape),
+            m: Cnn::zeros(shape),
+            v: Cnn::zeros(shape),
+            r: convolved.clone(),
+            moments: [unwritten(shape.filters), unwritten(shape.filters)],
+            normal: convolved.clone(),
+            convolved,
+            argmax: vec![0; pooled.len()],
+            dpooled: pooled.clone(),
+            pooled,
+            dhidden: hidden.clone(),
+            hidden,
+            dlogits: logits.clone(),
+            logits,
+        }
+    }
+
+    fn run(&mut self, product: &impl Product, x: &[f32], labels: &[u32]) {
+        let Self { cnn, gradients: g, m, v, convolved, r, moments: [mean, variance], .. } = self;
+        let Self { normal, pooled, argmax, dpooled, hidden, dhidden, logits, dlogits, .. } = self;
+        let (shape, rows) = (cnn.shape, labels.len());
+        let (convolution, pool) = (shape.convolution(rows), shape.pool(rows));
+        let hidden_layer = LinearShape { rows, inputs: shape.pooled(), outputs: shape.hidden };
+        let output_layer = LinearShape { rows, inputs: shape.hidden, outputs: shape.classes };
+        let logits_shape = MatrixShape { rows, cols: shape.classes };
+
+        auto::conv2d_forward_relu(convolution, x, &cnn.w0, &cnn.b0, convolved);
+        auto::relu_moments(convolved, r, mean, variance);
+        let inv_deviation = |variance: &f32| 1.0 / (variance + EPSILON as f32).sqrt();
+        let inv_deviation = variance.iter().map(inv_deviation).collect();
+        let norm = Normalization { mean: mean.clone(), inv_deviation };
+        auto::normalize(&norm, r, normal);
+        auto::max_pool_forward(pool, normal, pooled, argmax);
+        layers::linear_forward_relu(product, hidden_layer, pooled, &cnn.w1, &cnn.b1, hidden);
+        layers::linear_forward(product, output_layer, hidden, &cnn.w2, &cnn.b2, logits);
+        let scale = 1.0 / rows as f32;
+        auto::softmax_cross_entropy(logits_shape, logits, labels, scale, dlogits, &mut [0.0; 2]);
+
+        let backward_weights = layers::linear_backward_weights;
+        backward_weights(product, output_layer, hidden, dlogits, &mut g.w2, &mut g.b2);
+        let backward_input = layers::linear_backward_input_relu;
+        backward_input(product, output_layer, dlogits, &cnn.w2, hidden, dhidden);
+        backward_weights(product, hidden_layer, pooled, dhidden, &mut g.w1, &mut g.b1);
+        layers::linear_backward_input(product, hidden_layer, dhidden, &cnn.w1, dpooled);
+        auto::max_pool_backward(pool, argmax, dpooled, normal);
+        auto::relu_normalize_backward(&norm, r, normal);
+        auto::conv2d_backward_weights(convolution, x, normal, &mut g.w0);
+        auto::column_sums(normal, &mut g.b0);
+
+        auto::adam(ADAM, 1, &mut cnn.w0, &mut m.w0, &mut v.w0, &g.w0);
+        auto::adam(ADAM, 1, &mut cnn.b0, &mut m.b0, &mut v.b0, &g.b0);
+        auto::adam(ADAM, 1, &mut cnn.w1, &mut m.w1, &mut v.w1, &g.w1);
+        auto::adam(ADAM, 1, &mut cnn.b1, &mut m.b1, &mut v.b1, &g.b1);
+        auto::adam(ADAM, 1, &mut cnn.w2, &mut m.w2, &mut v.w2, &g.w2);
+        auto::adam(ADAM, 1, &mut cnn.b2, &mut m.b2, &mut v.b2, &g.b2);
+    }
+}

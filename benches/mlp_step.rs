@@ -1,53 +1,140 @@
-//! A training step of the study's MLP: gradients of 2,048 samples and the update.
+//! A training step of a perceptron: gradients of its samples, and the update with momentum.
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::layers::{self, Product};
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, best, check, labels, numbers, unwritten};
+use criterion::Criterion;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::nn::mlp::Workspace;
 use kernelet::nn::{Mlp, MlpShape};
 use kernelet::reference;
+use kernelet::shape::{LinearShape, MatrixShape};
+
+/// So small that thousands of steps on the same samples leave the network alive.
+const MOMENTUM: Momentum = Momentum { learning_rate: 1e-9, momentum: 0.95 };
+
+fn main() {
+    common::main(bench);
+}
 
 fn bench(criterion: &mut Criterion) {
-    let rows = 2048;
-    for hidden in [100, 1000] {
-        let shape = MlpShape { inputs: 784, hidden, classes: 10 };
-        let start = Mlp::xavier(shape, 1);
-        let x = common::numbers(rows * shape.inputs, 1);
-        let labels = common::labels(rows, 10);
-        // The twin is slow: a few rows are enough to know the step for right.
-        let few = 16;
-        let parameters = reference::mlp::Parameters {
-            w_h: start.w_h.clone(),
-            b_h: start.b_h.clone(),
-            w_o: start.w_o.clone(),
-            b_o: start.b_o.clone(),
-        };
-        let (few_x, few_labels) = (&x[..few * shape.inputs], &labels[..few]);
-        let (_, twin) = reference::mlp::gradients(shape, &parameters, few_x, few_labels, 1.0);
-
-        let mut group = criterion.benchmark_group(format!("mlp_step/{hidden}"));
-        group.throughput(Throughput::Elements(rows as u64));
-        for (row, cpu) in common::cpus() {
-            let mut mlp = start.clone();
-            let (mut gradients, mut velocity) = (Mlp::zeros(shape), Mlp::zeros(shape));
-            let mut work = Workspace::default();
-            mlp.gradients(&cpu, &mut work, few_x, few_labels, 1.0, &mut gradients);
-            common::check(&gradients.w_h, &twin.w_h, 1e-5);
-            common::check(&gradients.w_o, &twin.w_o, 1e-5);
-            let momentum = Momentum { learning_rate: 1e-9, momentum: 0.95 };
-            group.bench_function(row, |bencher| {
-                cpu.install(|| {
-                    bencher.iter(|| {
-                        mlp.gradients(&cpu, &mut work, &x, &labels, 1.0, &mut gradients);
-                        mlp.momentum_step(&cpu, momentum, &mut velocity, &gradients);
-                    });
-                });
-            });
+    for (name, layer) in shapes::all() {
+        if let Layer::Mlp { rows, shape } = layer {
+            step(criterion, &name, rows, shape);
         }
-        group.finish();
     }
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn step(criterion: &mut Criterion, name: &str, rows: usize, shape: MlpShape) {
+    let start = Mlp::xavier(shape, 1);
+    let x = numbers(rows * shape.inputs, 1);
+    let labels = labels(rows, shape.classes as u32);
+    let MlpShape { inputs, hidden, classes } = shape;
+    // Both layers forward and both gradients of weights, and that of the hidden layer.
+    let flops = 2 * rows * hidden * (2 * inputs + 3 * classes);
+
+    let mut twin = parameters(&start);
+    let mut twin_v = parameters(&Mlp::zeros(shape));
+    let naive = |[]: &mut [Vec<f32>; 0]| {
+        let (_, g) = reference::mlp::gradients(shape, &twin, &x, &labels, 1.0);
+        let Momentum { learning_rate, momentum } = MOMENTUM;
+        let update = |w: &mut _, v: &mut _, g: &_| {
+            reference::momentum::update(learning_rate, momentum, w, v, g);
+        };
+        update(&mut twin.w_h, &mut twin_v.w_h, &g.w_h);
+        update(&mut twin.b_h, &mut twin_v.b_h, &g.b_h);
+        update(&mut twin.w_o, &mut twin_v.w_o, &g.w_o);
+        update(&mut twin.b_o, &mut twin_v.b_o, &g.b_o);
+    };
+    check_gradients(&start, &x, &labels);
+
+    let work = Work::Flops(flops as f64);
+    let mut group = Group::new(criterion, format!("mlp_step/{name}"), work, [], naive);
+    group.naive();
+    let mut step = Step::new(&start, rows);
+    group.auto(|[]| step.run(&auto::gemm, &x, &labels));
+    let (mut mlp, mut work) = (start.clone(), Workspace::default());
+    let (mut gradients, mut velocity) = (Mlp::zeros(shape), Mlp::zeros(shape));
+    group.kernelet(|cpu, []| {
+        mlp.gradients(cpu, &mut work, &x, &labels, 1.0, &mut gradients);
+        mlp.momentum_step(cpu, MOMENTUM, &mut velocity, &gradients);
+    });
+    group.faer(|par, []| step.run(&layers::faer(par), &x, &labels));
+}
+
+/// Panics unless everybody's gradients are the twin's. The twin is slow, and the samples are many: a
+/// few are enough to know a step for right.
+fn check_gradients(start: &Mlp, x: &[f32], labels: &[u32]) {
+    let few = 16;
+    let (x, labels) = (&x[..few * start.shape.inputs], &labels[..few]);
+    let (_, twin) = reference::mlp::gradients(start.shape, &parameters(start), x, labels, 1.0);
+    let check_all = |ours: &Mlp| {
+        check(&ours.w_h, &twin.w_h, 1e-5);
+        check(&ours.b_h, &twin.b_h, 1e-5);
+        check(&ours.w_o, &twin.w_o, 1e-5);
+        check(&ours.b_o, &twin.b_o, 1e-5);
+    };
+    let mut gradients = Mlp::zeros(start.shape);
+    start.gradients(&best(1), &mut Workspace::default(), x, labels, 1.0, &mut gradients);
+    check_all(&gradients);
+    let mut step = Step::new(start, few);
+    step.run(&auto::gemm, x, labels);
+    check_all(&step.gradients);
+    let mut step = Step::new(start, few);
+    step.run(&layers::faer(faer::Par::Seq), x, labels);
+    check_all(&step.gradients);
+}
+
+fn parameters(mlp: &Mlp) -> reference::mlp::Parameters<f32> {
+    let Mlp { w_h, b_h, w_o, b_o, .. } = mlp.clone();
+    reference::mlp::Parameters { w_h, b_h, w_o, b_o }
+}
+
+/// The step as plain loops around a product.
+struct Step {
+    mlp: Mlp,
+    gradients: Mlp,
+    velocity: Mlp,
+    hidden: Vec<f32>,
+    dhidden: Vec<f32>,
+    logits: Vec<f32>,
+    dlogits: Vec<f32>,
+}
+
+impl Step {
+    fn new(start: &Mlp, rows: usize) -> Self {
+        let MlpShape { hidden, classes, .. } = start.shape;
+        Self {
+            mlp: start.clone(),
+            gradients: Mlp::zeros(start.shape),
+            velocity: Mlp::zeros(start.shape),
+            hidden: unwritten(rows * hidden),
+            dhidden: unwritten(rows * hidden),
+            logits: unwritten(rows * classes),
+            dlogits: unwritten(rows * classes),
+        }
+    }
+
+    fn run(&mut self, product: &impl Product, x: &[f32], labels: &[u32]) {
+        let Self { mlp, gradients: g, velocity: v, hidden, dhidden, logits, dlogits } = self;
+        let MlpShape { inputs, hidden: units, classes } = mlp.shape;
+        let rows = labels.len();
+        let hidden_layer = LinearShape { rows, inputs, outputs: units };
+        let output_layer = LinearShape { rows, inputs: units, outputs: classes };
+        let logits_shape = MatrixShape { rows, cols: classes };
+        layers::linear_forward_relu(product, hidden_layer, x, &mlp.w_h, &mlp.b_h, hidden);
+        layers::linear_forward(product, output_layer, hidden, &mlp.w_o, &mlp.b_o, logits);
+        auto::softmax_cross_entropy(logits_shape, logits, labels, 1.0, dlogits, &mut [0.0; 2]);
+        let backward_weights = layers::linear_backward_weights;
+        backward_weights(product, output_layer, hidden, dlogits, &mut g.w_o, &mut g.b_o);
+        let backward_input = layers::linear_backward_input_relu;
+        backward_input(product, output_layer, dlogits, &mlp.w_o, hidden, dhidden);
+        backward_weights(product, hidden_layer, x, dhidden, &mut g.w_h, &mut g.b_h);
+        auto::momentum(MOMENTUM, &mut mlp.w_h, &mut v.w_h, &g.w_h);
+        auto::momentum(MOMENTUM, &mut mlp.b_h, &mut v.b_h, &g.b_h);
+        auto::momentum(MOMENTUM, &mut mlp.w_o, &mut v.w_o, &g.w_o);
+        auto::momentum(MOMENTUM, &mut mlp.b_o, &mut v.b_o, &g.b_o);
+    }
+}

@@ -1,34 +1,31 @@
-//! The update of the study's hidden weights: five passes over 3 MB.
+//! The update with momentum: five passes over the weights.
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, numbers};
+use criterion::Criterion;
 use kernelet::kernels::momentum::{Momentum, update};
 use kernelet::reference;
 
-fn bench(criterion: &mut Criterion) {
-    let len = 784 * 1000;
-    let settings = Momentum { learning_rate: 1e-5, momentum: 0.95 };
-    let (start, velocity, g) =
-        (common::numbers(len, 1), common::numbers(len, 2), common::numbers(len, 3));
-    let (mut twin, mut twin_v) = (start.clone(), velocity.clone());
-    reference::momentum::update(1e-5, 0.95, &mut twin, &mut twin_v, &g);
-    let mut group = criterion.benchmark_group("momentum/784000");
-    group.throughput(Throughput::Bytes(20 * len as u64));
-    for (row, cpu) in common::cpus() {
-        let (mut w, mut v) = (start.clone(), velocity.clone());
-        update(&cpu, settings, &mut w, &mut v, &g);
-        common::check(&w, &twin, 1e-6);
-        common::check(&v, &twin_v, 1e-6);
-        group.bench_function(row, |bencher| {
-            cpu.install(|| bencher.iter(|| update(&cpu, settings, &mut w, &mut v, &g)));
-        });
-    }
-    group.bench_function("naive/1", |bencher| {
-        bencher.iter(|| reference::momentum::update(1e-5, 0.95, &mut twin, &mut twin_v, &g));
-    });
-    group.finish();
+fn main() {
+    common::main(bench);
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn bench(criterion: &mut Criterion) {
+    let settings = Momentum { learning_rate: 1e-5, momentum: 0.95 };
+    for (name, layer) in shapes::all() {
+        let Layer::Parameters(len) = layer else { continue };
+        let g = numbers(len, 3);
+        let twin = |[w, v]: &mut [Vec<f32>; 2]| {
+            let Momentum { learning_rate, momentum } = settings;
+            reference::momentum::update(learning_rate, momentum, w, v, &g);
+        };
+        let work = Work::Bytes { moved: 20 * len, working_set: 12 * len };
+        let (name, start) = (format!("momentum/{name}"), [numbers(len, 1), numbers(len, 2)]);
+        let mut group = Group::new(criterion, name, work, start, twin);
+        group.naive();
+        group.auto(|[w, v]| auto::momentum(settings, w, v, &g));
+        group.kernelet(|cpu, [w, v]| update(cpu, settings, w, v, &g));
+    }
+}

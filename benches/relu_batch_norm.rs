@@ -1,78 +1,113 @@
-//! ReLU, batch normalisation and the 2x2 max pool behind it on the study's 32 images of 28x28x32:
-//! one by one, and fused.
+//! ReLU, batch normalisation and the max pool behind it: one by one, and fused. Only ours knows the
+//! fused passes; its contestants do the same in several.
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, numbers, unwritten};
+use criterion::Criterion;
 use kernelet::kernels::max_pool;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
-use kernelet::reference;
-use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+use kernelet::reference::relu_batch_norm as twins;
+use kernelet::shape::PoolShape;
 
-const CHANNELS: usize = 32;
 const EPSILON: f32 = 1e-5;
 
-fn bench(criterion: &mut Criterion) {
-    let shape = PoolShape {
-        input: ImageShape { batch: 32, height: 28, width: 28, channels: CHANNELS },
-        window: Window::square(2, 2, Padding::Same),
-    };
-    let pixels = shape.input.pixels();
-    let x = common::numbers(pixels.rows * CHANNELS, 1);
-    let dy = common::numbers(shape.output().pixels().rows * CHANNELS, 2);
-    let (mut r, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-    let (mut y, mut argmax) = (vec![0.0; dy.len()], vec![0_u8; dy.len()]);
-    let mut normal = vec![0.0; x.len()];
-
-    let moments = reference::relu_batch_norm::forward_moments(pixels, &x, &mut r);
-    let norm = reference::relu_batch_norm::Normalization::new(&moments, EPSILON);
-    reference::relu_batch_norm::forward_normalize_max_pool(shape, &r, &norm, &mut y, &mut argmax);
-    reference::relu_batch_norm::backward_max_pool(shape, &r, &norm, &argmax, &dy, &mut dx);
-    let (twin_y, twin_dx) = (y.clone(), dx.clone());
-
-    let mut group = criterion.benchmark_group("relu_batch_norm");
-    group.throughput(Throughput::Bytes(4 * x.len() as u64));
-    for (row, cpu) in common::cpus() {
-        let mut moments = Moments::new(CHANNELS);
-        let mut norm = Normalization::identity(CHANNELS);
-        relu_batch_norm::forward_moments(&cpu, pixels, &x, &mut r, &mut moments);
-        norm.set(&moments, EPSILON.into());
-        let pool = relu_batch_norm::forward_normalize_max_pool;
-        pool(&cpu, shape, &r, &norm, &mut y, &mut argmax);
-        common::check(&y, &twin_y, 1e-4);
-        let back = relu_batch_norm::backward_max_pool;
-        back(&cpu, shape, &r, &norm, &y, &argmax, &dy, &mut dx);
-        common::check(&dx, &twin_dx, 1e-4);
-        group.bench_function(format!("forward_moments/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| {
-                    moments.clear();
-                    relu_batch_norm::forward_moments(&cpu, pixels, &x, &mut r, &mut moments);
-                });
-            });
-        });
-        group.bench_function(format!("normalize_then_max_pool/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| {
-                    let normalize = relu_batch_norm::forward_normalize;
-                    normalize(&cpu, pixels, &r, &norm, None, &mut normal);
-                    max_pool::forward(&cpu, shape, &normal, &mut y, &mut argmax);
-                });
-            });
-        });
-        group.bench_function(format!("forward_normalize_max_pool/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| pool(&cpu, shape, &r, &norm, &mut y, &mut argmax));
-            });
-        });
-        group.bench_function(format!("backward_max_pool/{row}"), |bencher| {
-            cpu.install(|| {
-                bencher.iter(|| back(&cpu, shape, &r, &norm, &y, &argmax, &dy, &mut dx));
-            });
-        });
-    }
-    group.finish();
+fn main() {
+    common::main(bench);
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn bench(criterion: &mut Criterion) {
+    for (name, layer) in shapes::all() {
+        if let Layer::MaxPool(shape) = layer {
+            moments(criterion, &name, shape);
+            normalize_and_pool(criterion, &name, shape);
+        }
+    }
+}
+
+fn moments(criterion: &mut Criterion, name: &str, shape: PoolShape) {
+    let (pixels, channels) = (shape.input.pixels(), shape.input.channels);
+    let x = numbers(pixels.rows * channels, 1);
+    let twin = |[r, mean, variance]: &mut [Vec<f32>; 3]| {
+        let moments = twins::forward_moments(pixels, &x, r);
+        mean.copy_from_slice(&moments.mean);
+        variance.copy_from_slice(&moments.variance);
+    };
+    let (title, work) = (format!("relu_batch_norm/moments/{name}"), Work::bytes(8 * x.len()));
+    let start = [unwritten(x.len()), unwritten(channels), unwritten(channels)];
+    // The twin adds up thousands of numbers one by one, in `f32`.
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-3);
+    group.naive();
+    group.auto(|[r, mean, variance]| auto::relu_moments(&x, r, mean, variance));
+    let mut moments = Moments::new(channels);
+    group.kernelet(|cpu, [r, mean, variance]| {
+        moments.clear();
+        relu_batch_norm::forward_moments(cpu, pixels, &x, r, &mut moments);
+        for channel in 0..channels {
+            mean[channel] = moments.mean()[channel] as f32;
+            variance[channel] = moments.variance(channel) as f32;
+        }
+    });
+}
+
+fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
+    let (pixels, channels) = (shape.input.pixels(), shape.input.channels);
+    let x = numbers(pixels.rows * channels, 1);
+    let dy = numbers(shape.output().pixels().rows * channels, 2);
+    let mut r = unwritten(x.len());
+    let moments = twins::forward_moments(pixels, &x, &mut r);
+    let norm = twins::Normalization::new(&moments, EPSILON);
+    let (mean, inv_deviation) = (norm.mean.clone(), norm.inv_deviation.clone());
+    let ours = Normalization { mean, inv_deviation };
+    let (mut y, mut places) = (unwritten(dy.len()), vec![0_u8; dy.len()]);
+    let (mut argmax, mut normal) = (places.clone(), unwritten(x.len()));
+
+    let twin = |[y]: &mut [Vec<f32>; 1]| {
+        twins::forward_normalize_max_pool(shape, &r, &norm, y, &mut places);
+    };
+    let title = format!("relu_batch_norm/normalize_max_pool/{name}");
+    let work = Work::bytes(4 * r.len() + 5 * dy.len());
+    let start = [unwritten(dy.len())];
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    group.naive();
+    group.auto(|[y]| {
+        auto::normalize(&ours, &r, &mut normal);
+        auto::max_pool_forward(shape, &normal, y, &mut argmax);
+    });
+    group.kernelet(|cpu, [y]| {
+        let fused = relu_batch_norm::forward_normalize_max_pool;
+        fused(cpu, shape, &r, &ours, y, &mut argmax);
+    });
+    drop(group);
+
+    let twin = |[y]: &mut [Vec<f32>; 1]| {
+        twins::forward_normalize_max_pool(shape, &r, &norm, y, &mut places);
+    };
+    let title = format!("relu_batch_norm/normalize_then_max_pool/{name}");
+    let start = [unwritten(dy.len())];
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    group.kernelet(|cpu, [y]| {
+        relu_batch_norm::forward_normalize(cpu, pixels, &r, &ours, None, &mut normal);
+        max_pool::forward(cpu, shape, &normal, y, &mut argmax);
+    });
+    drop(group);
+
+    twins::forward_normalize_max_pool(shape, &r, &norm, &mut y, &mut argmax);
+    let twin = |[dx]: &mut [Vec<f32>; 1]| {
+        twins::backward_max_pool(shape, &r, &norm, &argmax, &dy, dx);
+    };
+    let title = format!("relu_batch_norm/backward_max_pool/{name}");
+    let work = Work::bytes(8 * r.len() + 9 * dy.len());
+    let start = [unwritten(r.len())];
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    group.naive();
+    group.auto(|[dx]| {
+        auto::max_pool_backward(shape, &argmax, &dy, dx);
+        auto::relu_normalize_backward(&ours, &r, dx);
+    });
+    group.kernelet(|cpu, [dx]| {
+        let fused = relu_batch_norm::backward_max_pool;
+        fused(cpu, shape, &r, &ours, &y, &argmax, &dy, dx);
+    });
+}

@@ -1,34 +1,37 @@
-//! Softmax on ten classes (all tail to a vector unit) and on wide rows.
+//! Softmax forward and backward: on ten classes (all tail to a vector unit) and on wide rows.
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, numbers, unwritten};
+use criterion::Criterion;
 use kernelet::kernels::softmax;
-use kernelet::reference;
-use kernelet::shape::MatrixShape;
+use kernelet::reference::softmax as reference;
 
-fn bench(criterion: &mut Criterion) {
-    for (rows, cols) in [(10_000, 10), (1000, 1000), (1024, 1024), (1000, 33)] {
-        let shape = MatrixShape { rows, cols };
-        let x = common::numbers(rows * cols, 1);
-        let mut twin = vec![0.0; x.len()];
-        reference::softmax::forward(shape, &x, &mut twin);
-        let mut group = criterion.benchmark_group(format!("softmax/{rows}x{cols}"));
-        group.throughput(Throughput::Bytes(8 * x.len() as u64));
-        for (row, cpu) in common::cpus() {
-            let mut y = vec![f32::NAN; x.len()];
-            softmax::forward(&cpu, shape, &x, &mut y);
-            common::check(&y, &twin, 1e-5);
-            group.bench_function(row, |bencher| {
-                cpu.install(|| bencher.iter(|| softmax::forward(&cpu, shape, &x, &mut y)));
-            });
-        }
-        group.bench_function("naive/1", |bencher| {
-            bencher.iter(|| reference::softmax::forward(shape, &x, &mut twin));
-        });
-        group.finish();
-    }
+fn main() {
+    common::main(bench);
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn bench(criterion: &mut Criterion) {
+    for (name, layer) in shapes::all() {
+        let Layer::Softmax(shape) = layer else { continue };
+        let (x, dy) = (numbers(shape.rows * shape.cols, 1), numbers(shape.rows * shape.cols, 2));
+
+        let twin = |[y]: &mut [Vec<f32>; 1]| reference::forward(shape, &x, y);
+        let (title, work) = (format!("softmax/forward/{name}"), Work::bytes(8 * x.len()));
+        let mut group = Group::new(criterion, title, work, [unwritten(x.len())], twin);
+        group.naive();
+        group.auto(|[y]| auto::softmax_forward(shape, &x, y));
+        group.kernelet(|cpu, [y]| softmax::forward(cpu, shape, &x, y));
+        drop(group);
+
+        let mut y = unwritten(x.len());
+        reference::forward(shape, &x, &mut y);
+        let twin = |[dx]: &mut [Vec<f32>; 1]| reference::backward(shape, &y, &dy, dx);
+        let (title, work) = (format!("softmax/backward/{name}"), Work::bytes(12 * x.len()));
+        let mut group = Group::new(criterion, title, work, [unwritten(x.len())], twin);
+        group.naive();
+        group.auto(|[dx]| auto::softmax_backward(shape, &y, &dy, dx));
+        group.kernelet(|cpu, [dx]| softmax::backward(cpu, shape, &y, &dy, dx));
+    }
+}

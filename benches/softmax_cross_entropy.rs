@@ -2,42 +2,41 @@
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kernelet::kernels::softmax_cross_entropy;
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, labels, numbers, unwritten};
+use criterion::Criterion;
+use kernelet::kernels::softmax_cross_entropy::{self, Tally};
 use kernelet::reference;
-use kernelet::shape::MatrixShape;
 
-fn bench(criterion: &mut Criterion) {
-    for (rows, cols) in [(10_000, 10), (1000, 1000)] {
-        let shape = MatrixShape { rows, cols };
-        let logits = common::numbers(rows * cols, 1);
-        let labels = common::labels(rows, cols as u32);
-        let mut twin = vec![0.0; logits.len()];
-        reference::softmax_cross_entropy::forward_backward(shape, &logits, &labels, 1.0, &mut twin);
-        let name = format!("softmax_cross_entropy/forward_backward/{rows}x{cols}");
-        let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Bytes(8 * logits.len() as u64));
-        for (row, cpu) in common::cpus() {
-            let mut dlogits = vec![f32::NAN; logits.len()];
-            let run = |dlogits: &mut [f32]| {
-                softmax_cross_entropy::forward_backward(&cpu, shape, &logits, &labels, 1.0, dlogits)
-            };
-            run(&mut dlogits);
-            common::check(&dlogits, &twin, 1e-5);
-            group.bench_function(row, |bencher| {
-                cpu.install(|| bencher.iter(|| run(&mut dlogits)));
-            });
-        }
-        group.bench_function("naive/1", |bencher| {
-            bencher.iter(|| {
-                reference::softmax_cross_entropy::forward_backward(
-                    shape, &logits, &labels, 1.0, &mut twin,
-                )
-            });
-        });
-        group.finish();
-    }
+fn main() {
+    common::main(bench);
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn bench(criterion: &mut Criterion) {
+    for (name, layer) in shapes::all() {
+        let Layer::Softmax(shape) = layer else { continue };
+        let logits = numbers(shape.rows * shape.cols, 1);
+        let labels = labels(shape.rows, shape.cols as u32);
+        let scale = 1.0 / shape.rows as f32;
+        // Loss and hits are an output like the gradient.
+        let tell = |Tally { loss, hits, .. }, tally: &mut [f32]| {
+            tally.copy_from_slice(&[loss as f32, hits as f32]);
+        };
+        let twin = |[dx, tally]: &mut [Vec<f32>; 2]| {
+            let twin = reference::softmax_cross_entropy::forward_backward;
+            tell(twin(shape, &logits, &labels, scale, dx), tally);
+        };
+        let name = format!("softmax_cross_entropy/forward_backward/{name}");
+        let start = [unwritten(logits.len()), unwritten(2)];
+        let work = Work::bytes(8 * logits.len());
+        let mut group = Group::new(criterion, name, work, start, twin);
+        group.naive();
+        group.auto(|[dx, tally]| {
+            auto::softmax_cross_entropy(shape, &logits, &labels, scale, dx, tally);
+        });
+        group.kernelet(|cpu, [dx, tally]| {
+            let kernel = softmax_cross_entropy::forward_backward;
+            tell(kernel(cpu, shape, &logits, &labels, scale, dx), tally);
+        });
+    }
+}

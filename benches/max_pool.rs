@@ -1,0 +1,41 @@
+//! Maximum pools forward and backward.
+
+mod common;
+
+use common::shapes::{self, Layer};
+use common::{Group, Work, auto, numbers, unwritten};
+use criterion::Criterion;
+use kernelet::kernels::max_pool;
+use kernelet::reference::max_pool as reference;
+
+fn main() {
+    common::main(bench);
+}
+
+fn bench(criterion: &mut Criterion) {
+    for (name, layer) in shapes::all() {
+        let Layer::MaxPool(shape) = layer else { continue };
+        let x = numbers(shape.input.batch * shape.input.image_len(), 1);
+        let dy = numbers(shape.output().batch * shape.output().image_len(), 2);
+        // Four bytes an element, and one for the place of the largest.
+        let work = Work::bytes(4 * x.len() + 5 * dy.len());
+        let mut places = vec![0_u8; dy.len()];
+        let mut argmax = places.clone();
+
+        let twin = |[y]: &mut [Vec<f32>; 1]| reference::forward(shape, &x, y, &mut places);
+        let title = format!("max_pool/forward/{name}");
+        let mut group = Group::new(criterion, title, work, [unwritten(dy.len())], twin);
+        group.naive();
+        group.auto(|[y]| auto::max_pool_forward(shape, &x, y, &mut argmax));
+        group.kernelet(|cpu, [y]| max_pool::forward(cpu, shape, &x, y, &mut argmax));
+        drop(group);
+
+        reference::forward(shape, &x, &mut unwritten(dy.len()), &mut argmax);
+        let twin = |[dx]: &mut [Vec<f32>; 1]| reference::backward(shape, &argmax, &dy, dx);
+        let title = format!("max_pool/backward/{name}");
+        let mut group = Group::new(criterion, title, work, [unwritten(x.len())], twin);
+        group.naive();
+        group.auto(|[dx]| auto::max_pool_backward(shape, &argmax, &dy, dx));
+        group.kernelet(|cpu, [dx]| max_pool::backward(cpu, shape, &argmax, &dy, dx));
+    }
+}

@@ -214,7 +214,7 @@ impl<S: Simd> Constants<S> {
         let m = simd.mul_add_e_f32s(self.rest1, simd.sub_f32s(g, m), m);
         let v = simd.mul_add_e_f32s(self.rest2, simd.sub_f32s(simd.mul_f32s(g, g), v), v);
         let root = simd.add_f32s(simd.sqrt_f32s(v), self.epsilon);
-        let w = simd.sub_f32s(w, simd.mul_f32s(simd.mul_f32s(self.rate, m), root));
+        let w = simd.sub_f32s(w, simd.div_f32s(simd.mul_f32s(self.rate, m), root));
         (w, m, v)
     }
 }

@@ -521,8 +521,13 @@ impl Work {
     }
 
     /// How far an output may be from kernelet's, relative to the array's largest magnitude.
-    pub fn tolerance(&self, _output: &str) -> f64 {
-        1e-4
+    pub fn tolerance(&self, output: &str) -> f64 {
+        match (self, output) {
+            // Each is a sum of 25,088 numbers that nearly cancel: normalisation takes out the mean
+            // of those that ReLU let through, and adds it to the others.
+            (Work::ConvBlock(_), "db") => 1e-3,
+            _ => 1e-4,
+        }
     }
 }
 

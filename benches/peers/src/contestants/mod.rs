@@ -13,7 +13,7 @@ mod ndarray;
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -261,7 +261,7 @@ fn install<T: Send>(
 }
 
 /// Writes what a job made, which must be what the work asks for; a copy makes nothing.
-fn write_outputs(work: &Work, found: Outputs, folder: &PathBuf) -> Result<()> {
+fn write_outputs(work: &Work, found: Outputs, folder: &Path) -> Result<()> {
     for (name, data) in found {
         let shapes = work.outputs();
         let shape = shapes.iter().find(|(output, _)| *output == name);
@@ -301,10 +301,41 @@ fn times(job: &mut dyn Job, duration: Duration) -> Result<Vec<f64>> {
     }
 }
 
-/// The version of a crate that this program is built with.
+/// Name and version of a crate that this program is built with.
 fn crate_version(name: &str) -> String {
-    let lock = include_str!("../../Cargo.lock");
-    let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{name}\""));
-    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
-    format!("{name} {}", version.unwrap_or("of an unknown version").trim_matches('"'))
+    let version = locked_version(include_str!("../../Cargo.lock"), name);
+    format!("{name} {}", version.unwrap_or("of an unknown version"))
+}
+
+/// The version of a package in a lockfile: the one that `kernelet-peers` depends on, if there are
+/// several.
+fn locked_version<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
+    let packages = || lock.split("[[package]]");
+    let is = |package: &str, name: &str| package.contains(&format!("\nname = \"{name}\"\n"));
+    // A dependency has its version beside its name only where the name is not enough.
+    let ours = packages().find(|package| is(package, "kernelet-peers"))?;
+    let dependency = ours.lines().find_map(|line| {
+        line.trim().strip_prefix('"')?.strip_prefix(name)?.strip_prefix(' ')?.strip_suffix("\",")
+    });
+    dependency.or_else(|| {
+        let package = packages().find(|package| is(package, name))?;
+        package.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locked_version;
+
+    #[test]
+    fn the_version_is_the_one_that_is_used() {
+        let lock = "[[package]]\nname = \"a\"\nversion = \"1.0\"\n\n\
+            [[package]]\nname = \"a\"\nversion = \"2.0\"\n\n\
+            [[package]]\nname = \"ab\"\nversion = \"3.0\"\n\n\
+            [[package]]\nname = \"kernelet-peers\"\nversion = \"0.1\"\n\
+            dependencies = [\n \"a 2.0\",\n \"ab\",\n]\n";
+        assert_eq!(locked_version(lock, "a"), Some("2.0"), "of two");
+        assert_eq!(locked_version(lock, "ab"), Some("3.0"), "of one");
+        assert_eq!(locked_version(lock, "b"), None, "of none");
+    }
 }

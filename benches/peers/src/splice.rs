@@ -266,12 +266,16 @@ fn machines(folder: &Path) -> Result<Vec<Machine>> {
 
 /// A machine, from its environment's text and the newest rows of every work.
 fn machine(name: String, date: &str, text: &str, rows: &[Row]) -> Machine {
-    // Only the last comparison's, which comes first.
-    let lines = || text.split("\n\n").next().unwrap_or_default().lines();
-    let value = |key| lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown");
+    // The last comparison comes first; earlier ones that day may have had other contestants.
+    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown");
     let about = format!("{}; {date}, revision {}:", value("processor: "), value("revision: "));
-    let versions = lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "));
-    let versions = versions.map(|(name, version)| (name.into(), version.into())).collect();
+    let mut versions: Vec<(String, String)> = vec![];
+    for (name, version) in text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "))
+    {
+        if !versions.iter().any(|(known, _)| known == name) {
+            versions.push((name.into(), version.into()));
+        }
+    }
     let mut measured = vec![];
     for work in works::all() {
         let name = work.to_string();

@@ -31,6 +31,14 @@ const PYTHON: [&str; 9] = [
     "jax",
 ];
 
+/// The names of all contestants, in the order of tables: kernelet first.
+pub fn contestants() -> Vec<String> {
+    let rust = Name::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let mut all: Vec<String> = rust.map(|name| name.get_name().to_owned()).collect();
+    all.splice(1..1, PYTHON.map(String::from));
+    all
+}
+
 /// Until a contestant has loaded its libraries.
 const START: Duration = Duration::from_secs(120);
 /// Until a work is ready: some compile it, and the naive one is slow.
@@ -79,11 +87,8 @@ impl Options {
         Ok(works)
     }
 
-    /// kernelet first.
     fn contestants(&self) -> Result<Vec<String>> {
-        let rust = Name::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let mut all: Vec<String> = rust.map(|name| name.get_name().to_owned()).collect();
-        all.extend(PYTHON.map(String::from));
+        let mut all = contestants();
         for name in &self.contestants {
             ensure!(all.contains(name), "no contestant {name}; there are {}", all.join(", "));
         }
@@ -351,7 +356,7 @@ impl Comparison {
     }
 
     fn fail(&mut self, name: &str, why: &str) {
-        eprintln!("{}, {} threads: {name}: {why}", self.work, self.threads);
+        eprintln!("{}, {}: {name}: {why}", self.work, threads(self.threads));
         self.failures.push((name.to_owned(), why.to_owned()));
     }
 
@@ -405,7 +410,7 @@ impl Comparison {
             let disagrees = why.starts_with("DISAGREES");
             table.add_row([name.as_str(), if disagrees { "DISAGREES" } else { "failed" }]);
         }
-        let mut text = format!("{}, {} threads\n{table}", self.work, self.threads);
+        let mut text = format!("{}, {}\n{table}", self.work, threads(self.threads));
         let copy = self.seconds.iter().find(|(name, _)| name == "memcpy");
         if let Some(((_, copy), traffic)) = copy.zip(traffic)
             && let Some(spread) = Spread::of_ratios(copy, ours)
@@ -418,6 +423,11 @@ impl Comparison {
         }
         text + "\n"
     }
+}
+
+/// A number of threads in words.
+pub fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
 }
 
 /// A time with three digits.

@@ -37,14 +37,15 @@ const TOP: i32 = 90;
 const LINE: i32 = 26;
 const KEY_COLUMNS: i32 = 5;
 
-/// The text of an SVG file.
-pub fn draw(title: &str, lines: &[Line]) -> Result<String> {
-    let mut peers: Vec<&str> = vec![];
-    for (peer, _) in lines.iter().flat_map(|line| &line.points) {
-        if !peers.contains(&peer.as_str()) {
-            peers.push(peer);
-        }
-    }
+/// The text of an SVG file. A peer's place among `all` says which mark it has, in every picture.
+pub fn draw(title: &str, lines: &[Line], all: &[String]) -> Result<String> {
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let peers: Vec<(usize, &str)> = all
+        .iter()
+        .map(String::as_str)
+        .enumerate()
+        .filter(|(_, name)| points().any(|(peer, _)| peer == name))
+        .collect();
     let bottom = TOP + LINE * lines.len() as i32;
     let key_lines = (peers.len() as i32 + KEY_COLUMNS - 1) / KEY_COLUMNS;
     let height = bottom + 50 + LINE * key_lines;
@@ -65,7 +66,7 @@ fn draw_into(
     svg: &mut String,
     title: &str,
     lines: &[Line],
-    peers: &[&str],
+    peers: &[(usize, &str)],
     (bottom, height): (i32, i32),
 ) -> Drawn {
     let area = SVGBackend::with_string(svg, (WIDTH as u32, height as u32)).into_drawing_area();
@@ -87,16 +88,16 @@ fn draw_into(
         let right = font(16, HPos::Right, VPos::Center);
         area.draw(&Text::new(line.name.as_str(), (LEFT - 20, y), right))?;
         for (peer, ratio) in &line.points {
-            let place = peers.iter().position(|name| name == peer);
-            if let Some((place, at)) = place.zip(x(*ratio)) {
-                mark(&area, place, (at, y))?;
+            let place = peers.iter().find(|(_, name)| name == peer);
+            if let Some(((place, _), at)) = place.zip(x(*ratio)) {
+                mark(&area, *place, (at, y))?;
             }
         }
     }
-    for (index, peer) in peers.iter().enumerate() {
-        let (column, row) = (index as i32 % KEY_COLUMNS, index as i32 / KEY_COLUMNS);
+    for (index, (place, peer)) in (0..).zip(peers) {
+        let (column, row) = (index % KEY_COLUMNS, index / KEY_COLUMNS);
         let at = (40 + column * (WIDTH - 60) / KEY_COLUMNS, bottom + 34 + row * LINE);
-        mark(&area, index, at)?;
+        mark(&area, *place, at)?;
         let left = font(16, HPos::Left, VPos::Center);
         area.draw(&Text::new(*peer, (at.0 + 14, at.1), left))?;
     }
@@ -142,10 +143,12 @@ mod tests {
     #[test]
     fn a_picture_has_names_and_a_dark_side() {
         let points = vec![("torch".to_owned(), 0.5), ("far away".to_owned(), 1e9)];
-        let svg = draw("title", &[Line { name: "work".into(), points }]).expect("a picture");
+        let all = ["torch".to_owned(), "far away".to_owned(), "absent".to_owned()];
+        let svg = draw("title", &[Line { name: "work".into(), points }], &all).expect("a picture");
         for text in ["title", "work", "torch", "prefers-color-scheme"] {
             assert!(svg.contains(text), "{text} is missing");
         }
+        assert!(!svg.contains("absent"), "a peer without a time is in the key");
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "not an SVG: {svg}");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::bars;
-use crate::compare::duration;
+use crate::compare::{contestants, duration, threads};
 use crate::picture::{self, Line};
 use crate::record::{self, Row};
 use crate::statistics::{Spread, median};
@@ -37,7 +37,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             let file = format!("docs/benchmarks/{}-{name}.svg", machine.name);
             let title = format!("time of kernelet / time of the peer: {name}");
             let about = &machine.about;
-            files.insert(file.clone(), picture::draw(&title, &machine.lines(family))?);
+            files.insert(file.clone(), picture::draw(&title, &machine.lines(family), &peers())?);
             block.push(format!("{about}\n\n{table}\n![{title}]({file})\n"));
         }
         blocks.insert(name, block.join("\n"));
@@ -146,14 +146,10 @@ impl Machine {
         self.measured.iter().filter(move |measured| measured.work.family() == family)
     }
 
-    /// Peers that a family's works have times of, in the order of their first appearance.
-    fn peers(&self, family: Family) -> Vec<&str> {
-        let mut peers: Vec<&str> = vec![];
-        for (name, _) in self.family(family).flat_map(|measured| &measured.seconds) {
-            if !peers.contains(&name.as_str()) && name != "kernelet" && name != "memcpy" {
-                peers.push(name);
-            }
-        }
+    /// Peers that a family's works have times of.
+    fn peers(&self, family: Family) -> Vec<String> {
+        let mut peers = peers();
+        peers.retain(|peer| self.family(family).any(|measured| measured.of(peer).is_some()));
         peers
     }
 
@@ -218,17 +214,22 @@ impl Machine {
     /// What there is to draw of a family.
     fn lines(&self, family: Family) -> Vec<Line> {
         let peers = self.peers(family);
-        let threads =
-            |threads| if threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
         let line = |measured: &Measured| Line {
             name: format!("{}, {}", measured.work, threads(measured.threads)),
             points: peers
                 .iter()
-                .filter_map(|peer| Some(((*peer).to_owned(), measured.ratio(peer)?)))
+                .filter_map(|peer| Some((peer.clone(), measured.ratio(peer)?)))
                 .collect(),
         };
         self.family(family).map(line).collect()
     }
+}
+
+/// All contestants that are libraries other than kernelet.
+fn peers() -> Vec<String> {
+    let mut peers = contestants();
+    peers.retain(|name| !matches!(name.as_str(), "kernelet" | "memcpy" | "naive"));
+    peers
 }
 
 /// A number beside its bar, bold where it is met.
@@ -265,12 +266,16 @@ fn machines(folder: &Path) -> Result<Vec<Machine>> {
 
 /// A machine, from its environment's text and the newest rows of every work.
 fn machine(name: String, date: &str, text: &str, rows: &[Row]) -> Machine {
-    // Only the last comparison's, which comes first.
-    let lines = || text.split("\n\n").next().unwrap_or_default().lines();
-    let value = |key| lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown");
+    // The last comparison comes first; earlier ones that day may have had other contestants.
+    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown");
     let about = format!("{}; {date}, revision {}:", value("processor: "), value("revision: "));
-    let versions = lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "));
-    let versions = versions.map(|(name, version)| (name.into(), version.into())).collect();
+    let mut versions: Vec<(String, String)> = vec![];
+    for (name, version) in text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "))
+    {
+        if !versions.iter().any(|(known, _)| known == name) {
+            versions.push((name.into(), version.into()));
+        }
+    }
     let mut measured = vec![];
     for work in works::all() {
         let name = work.to_string();
@@ -325,7 +330,7 @@ mod tests {
         let rows = [
             row("conv_block 32", "kernelet", 1.0),
             row("conv_block 32", "candle", 1.1),
-            row("conv_block 32", "torch-eager", 8.0),
+            row("conv_block 32", "torch-eager", 5.0),
             row("conv_block 32", "torch-channels-last", 10.0),
             row("relu 10000000", "kernelet", 1.0),
             row("relu 10000000", "memcpy", 0.9),
@@ -333,7 +338,7 @@ mod tests {
         let machine = machine("m".into(), "2026-01-01", "processor: p\n", &rows);
         let table = machine.table(Family::Kernels).expect("a table");
         let line = table.lines().find(|line| line.contains("conv_block")).expect("a line");
-        let cells = "| 1.00 s | 0.91 ≤ 0.80 | 0.12 ≤ 0.12 | 0.10 |";
+        let cells = "| 1.00 s | 0.20 ≤ 0.12 | 0.10 | 0.91 ≤ 0.80 |";
         assert!(line.ends_with(cells), "{line}");
         let memory = machine.memory().expect("a table");
         assert!(memory.contains("| **0.90** ≥ 0.85 |"), "{memory}");

@@ -13,7 +13,7 @@ mod ndarray;
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -261,7 +261,7 @@ fn install<T: Send>(
 }
 
 /// Writes what a job made, which must be what the work asks for; a copy makes nothing.
-fn write_outputs(work: &Work, found: Outputs, folder: &PathBuf) -> Result<()> {
+fn write_outputs(work: &Work, found: Outputs, folder: &Path) -> Result<()> {
     for (name, data) in found {
         let shapes = work.outputs();
         let shape = shapes.iter().find(|(output, _)| *output == name);

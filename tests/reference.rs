@@ -7,10 +7,11 @@
 mod common;
 
 use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
-use common::{Checker, Random, sizes};
+use common::{Checker, Random, for_each_cpu, sizes};
 use kernelet::kernels::adam::Adam;
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::GemmShape;
+use kernelet::kernels::linear;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
 use kernelet::shape::{
@@ -35,10 +36,12 @@ const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 const SWEEPS: GemmShape = GemmShape { m: 65, k: 4700, n: 1100 };
 
 /// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 64), whose large operand
-/// is streamed: one piece of k (up to 511) and several, 16 at most, of whole groups of 64 steps or not;
-/// several pieces of columns (from 512 on); columns that do not fill the vectors.
-const STREAMED: [GemmShape; 8] = [
+/// is streamed: one piece of k (up to 800) and several, 16 at most, of one chunk of k or two, of whole
+/// groups of 64 steps or not; several pieces of columns (from 512 on); columns that do not fill the
+/// vectors.
+const STREAMED: [GemmShape; 9] = [
     GemmShape { m: 2, k: 5003, n: 603 },
+    GemmShape { m: 3, k: 12_803, n: 40 },
     GemmShape { m: 9, k: 1030, n: 32 },
     GemmShape { m: 14, k: 603, n: 1100 },
     GemmShape { m: 33, k: 1100, n: 603 },
@@ -107,7 +110,7 @@ fn linear() {
     }
     // The products of forward and backward for several threads; with several chunks of k; and
     // with several sweeps over B, in each of the three products in turn.
-    let GemmShape { m, k, n } = STREAMED[3];
+    let GemmShape { m, k, n } = STREAMED[4];
     for (rows, inputs, outputs) in [
         (97, 801, 65),
         (130, 784, 100),
@@ -138,6 +141,34 @@ fn linear() {
         cases::linear(&mut checker, &case);
     }
     checker.finish();
+}
+
+/// What the documentation of `linear` promises, in each of the ways to compute a product: few rows
+/// and many, alone and for several threads.
+#[test]
+fn a_row_of_linear_is_the_same_alone_and_among_others() {
+    const MANY: usize = 70;
+    let mut random = Random::new(42);
+    for (inputs, outputs) in [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600)] {
+        let (x, w) = (random.uniform(MANY * inputs, 1.0), random.uniform(inputs * outputs, 1.0));
+        let b = random.uniform(outputs, 1.0);
+        for_each_cpu(|cpu| {
+            let forward = |rows: usize, x: &[f32]| {
+                let mut y = vec![f32::NAN; rows * outputs];
+                let shape = LinearShape { rows, inputs, outputs };
+                linear::forward(cpu, shape, x, &w, &b, &mut y);
+                y
+            };
+            let all = forward(MANY, &x);
+            for (first, rows) in [(0, 1), (69, 1), (3, 2), (50, 15), (5, 64), (1, 65)] {
+                let some = forward(rows, &x[first * inputs..][..rows * inputs]);
+                let of_all = &all[first * outputs..][..rows * outputs];
+                let same = some.iter().zip(of_all).all(|(x, y)| x.to_bits() == y.to_bits());
+                let isa = cpu.isa();
+                assert!(same, "{rows} rows from {first} of {inputs} inputs to {outputs} on {isa}");
+            }
+        });
+    }
 }
 
 /// Rows and columns around the vectors, around where rows become wide (32 columns) and around
@@ -386,7 +417,7 @@ fn a_variance_of_1_beside_a_mean_of_1000_is_good_to_a_thousandth() {
         let mut r = vec![0.0; x.len()];
         let twin = kernelet::reference::relu_batch_norm::forward_moments::<f64>;
         let want = twin(shape, &common::widen(&x), &mut r).variance[0];
-        common::for_each_cpu(|cpu| {
+        for_each_cpu(|cpu| {
             let (mut moments, mut r) = (Moments::new(1), vec![0.0; x.len()]);
             let forward = kernelet::kernels::relu_batch_norm::forward_moments;
             forward(cpu, shape, &x, &mut r, &mut moments);
@@ -636,7 +667,7 @@ fn moments_are_merged_and_averaged() {
         forward(cpu, shape, x, &mut vec![0.0; x.len()], &mut moments);
         moments
     };
-    common::for_each_cpu(|cpu| {
+    for_each_cpu(|cpu| {
         let whole = gather(cpu, &x);
         let (first, second) = x.split_at(23 * cols);
         let mut merged = gather(cpu, first);

@@ -27,6 +27,12 @@ use crate::kernels::scratch::Buffer;
 /// `MORE_STEPS` in tests/reference.rs must go beyond it.
 const KC: usize = 800;
 
+/// Length of the chunks of k, of which there are as many as [`KC`] makes necessary: the order in which
+/// an element's products are added up depends on nothing else.
+pub(super) fn chunk_len(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(KC).max(1)).max(1)
+}
+
 /// Distance between packed rows of A: no power of two, whose rows would fall on each other in the
 /// cache.
 const A_STRIDE: usize = KC + 16;
@@ -173,7 +179,7 @@ impl Gemm<'_> {
         let GemmShape { m, k, n } = product.shape;
         let panels = n.div_ceil(NV * S::F32_LANES);
         let padded_n = panels * NV * S::F32_LANES;
-        let kc = k.div_ceil(k.div_ceil(KC));
+        let kc = chunk_len(k);
 
         let mc = (MC / MR) * MR;
         let row_pieces = m.div_ceil(mc);
@@ -249,7 +255,7 @@ impl GemmByRowBlocks<'_> {
         let GemmShape { m, k, n } = product.shape;
         let panels = n.div_ceil(NV * S::F32_LANES);
         let padded_n = panels * NV * S::F32_LANES;
-        let kc = k.div_ceil(k.div_ceil(KC).max(1)).max(1);
+        let kc = chunk_len(k);
         let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
         let mut buffer = Buffer::borrow(&PACKED_B, k.next_multiple_of(kc) * padded_n);
         let packed_b = &mut buffer[..k.next_multiple_of(kc) * padded_n];

@@ -2,7 +2,10 @@
 //! but read where it lies, each byte once from memory.
 //!
 //! k is cut into pieces that threads sum up into a C of their own, and those are added up in order:
-//! their number depends on the shape alone, so the bits do not depend on the number of threads.
+//! their number depends on k alone, so the bits do not depend on the number of threads. Nor do they
+//! depend on the number of rows: a piece is one of [`blocked`](super::blocked)'s chunks (or several,
+//! where k is so long that there would be too many), so that an image has the same prediction alone
+//! and among others.
 //! Within a piece some rows of B at a time ([`GROUP_ROWS`]) meet all columns, so that memory is read
 //! from its first byte to its last, and the next panel of columns is announced while this one is
 //! multiplied. (By columns every row of B would be another page: measured, the page table's walks
@@ -11,7 +14,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::GemmShape;
-use super::blocked::{BLOCK, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product};
+use super::blocked::{BLOCK, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product, chunk_len};
 use super::microkernel::{PanelA, PanelB, Tile, multiply_add, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
 use crate::cpu::{Chunks, Cpu};
@@ -28,11 +31,8 @@ const GROUP_ROWS: usize = 64;
 /// other in the cache.
 const A_STRIDE: usize = GROUP_ROWS + 16;
 
-/// Pieces that k is cut into at most: enough for the cores of a large machine to share evenly.
-const K_PIECES: usize = 16;
-
-/// Rows of B in a piece at least; fewer do not make up for adding up another C.
-const K_PIECE_MIN: usize = 4 * GROUP_ROWS;
+/// Pieces at most: enough for the cores of a large machine to share evenly.
+const PIECES: usize = 16;
 
 /// Columns in a piece at least: 1 KiB of every row, so that memory is read in runs.
 const COLUMN_PIECE_MIN: usize = 256;
@@ -88,9 +88,10 @@ impl Streamed<'_> {
         let nr = NV * S::F32_LANES;
         let panels = n.div_ceil(nr);
 
-        let k_len = k.div_ceil((k / K_PIECE_MIN).clamp(1, K_PIECES)).next_multiple_of(GROUP_ROWS);
+        let chunk = chunk_len(k);
+        let k_len = k.div_ceil(chunk).div_ceil(PIECES) * chunk;
         let k_pieces = k.div_ceil(k_len);
-        let column_pieces = (K_PIECES / k_pieces).min(n / COLUMN_PIECE_MIN).max(1);
+        let column_pieces = (PIECES / k_pieces).min(n / COLUMN_PIECE_MIN).max(1);
         let panels_per_piece = panels.div_ceil(column_pieces);
         let column_pieces = panels.div_ceil(panels_per_piece);
 

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::{for_each_cpu, panic_message};
 use kernelet::Cpu;
 use kernelet::kernels::adam::Adam;
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write};
 use kernelet::kernels::momentum::Momentum;
@@ -36,6 +37,9 @@ const CONVOLUTION: Conv2dShape = Conv2dShape {
 };
 /// (2, 5, 4, 3) to (2, 3, 2, 3).
 const POOL: PoolShape = PoolShape { input: IMAGES, window: Window::square(2, 2, Padding::Same) };
+/// [`CONVOLUTION`], then (2, 3, 4, 7) to (2, 2, 2, 7).
+const BLOCK: ConvBlockShape =
+    ConvBlockShape { convolution: CONVOLUTION, pool: Window::square(2, 2, Padding::Same) };
 const CNN: CnnShape =
     CnnShape { height: 4, width: 3, channels: 2, filters: 5, hidden: 3, classes: 2 };
 
@@ -170,6 +174,13 @@ const CASES: &[Case] = &[
         let affine = Some(Affine { scale: &scale, offset: &offset });
         relu_batch_norm::forward_normalize(cpu, MATRIX, &r, &normalization, affine, &mut y);
     }),
+    ("relu_batch_norm::forward_normalize_in_place", &[7, 7, 7, 7, 35], |cpu, n| {
+        let normalization = normalization(n[0], n[1]);
+        let (scale, offset, mut y) = (zeros(n[2]), zeros(n[3]), zeros(n[4]));
+        let affine = Some(Affine { scale: &scale, offset: &offset });
+        let forward = relu_batch_norm::forward_normalize_in_place;
+        forward(cpu, MATRIX, &normalization, affine, &mut y);
+    }),
     ("relu_batch_norm::backward", &[35, 7, 7, 7, 35, 35, 7, 7], |cpu, n| {
         let (r, normalization, scale) = (zeros(n[0]), normalization(n[1], n[2]), zeros(n[3]));
         let (dy, mut dx) = (zeros(n[4]), zeros(n[5]));
@@ -197,6 +208,19 @@ const CASES: &[Case] = &[
         let (y, argmax, dy, mut dx) = (zeros(n[3]), vec![0; n[4]], zeros(n[5]), zeros(n[6]));
         let backward = relu_batch_norm::backward_max_pool;
         backward(cpu, POOL, &r, &normalization, &y, &argmax, &dy, &mut dx);
+    }),
+    ("conv_block::forward", &[120, 126, 7, 168, 7, 56, 56], |cpu, n| {
+        let (x, w, b, mut r) = (zeros(n[0]), zeros(n[1]), zeros(n[2]), zeros(n[3]));
+        let (mut y, mut argmax, moments) = (zeros(n[5]), vec![0; n[6]], &mut Moments::new(n[4]));
+        conv_block::forward(cpu, BLOCK, &x, &w, &b, &mut r, moments, &mut y, &mut argmax);
+    }),
+    ("conv_block::backward_weights", &[120, 168, 7, 7, 56, 56, 56, 126, 7], |cpu, n| {
+        let (x, r, norm) = (zeros(n[0]), zeros(n[1]), normalization(n[2], n[3]));
+        let (y, argmax, dy) = (zeros(n[4]), vec![0; n[5]], zeros(n[6]));
+        let (mut dw, mut db) = (zeros(n[7]), zeros(n[8]));
+        let backward = conv_block::backward_weights;
+        let write = Write::Add;
+        backward(cpu, BLOCK, &x, &r, &norm, &y, &argmax, &dy, write, &mut dw, &mut db);
     }),
     ("Moments::merge", &[5, 5], |_, n| {
         Moments::new(n[0]).merge(&Moments::new(n[1]));

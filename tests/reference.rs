@@ -9,11 +9,12 @@ mod common;
 use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, for_each_cpu, sizes};
 use kernelet::kernels::adam::Adam;
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::dropout::Dropout;
-use kernelet::kernels::gemm::GemmShape;
-use kernelet::kernels::linear;
+use kernelet::kernels::gemm::{GemmShape, Write};
 use kernelet::kernels::momentum::Momentum;
-use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
+use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
+use kernelet::kernels::{conv2d, linear};
 use kernelet::shape::{
     Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
 };
@@ -419,7 +420,7 @@ fn a_variance_of_1_beside_a_mean_of_1000_is_good_to_a_thousandth() {
         let want = twin(shape, &common::widen(&x), &mut r).variance[0];
         for_each_cpu(|cpu| {
             let (mut moments, mut r) = (Moments::new(1), vec![0.0; x.len()]);
-            let forward = kernelet::kernels::relu_batch_norm::forward_moments;
+            let forward = relu_batch_norm::forward_moments;
             forward(cpu, shape, &x, &mut r, &mut moments);
             let got = moments.variance(0);
             assert!(
@@ -511,6 +512,79 @@ fn relu_batch_norm_with_max_pool() {
         }
     }
     checker.finish();
+}
+
+/// The block against the four kernels that it stands for (each held to its twin above), bit by bit:
+/// with ordinary numbers, with equal ones, and with NaN and infinities.
+#[test]
+fn conv_block_is_its_kernels_one_after_the_other() {
+    let mut random = Random::new(43);
+    let square = Window::square;
+    let pools = [square(2, 2, Padding::Same), square(3, 2, Padding::Valid)];
+    let mut cases = vec![((40, 28, 28), 1, 32, square(3, 1, Padding::Same), pools[0])];
+    for images in IMAGES.into_iter().chain(EMPTY_IMAGES).chain([(2, 9, 31)]) {
+        for (channels, filters) in [(1, 1), (3, 17), (2, 33), (0, 3), (3, 0)] {
+            cases.extend(
+                pools.map(|pool| (images, channels, filters, square(3, 1, Padding::Same), pool)),
+            );
+            let window = Window { size: [2, 3], stride: [2, 1], padding: Padding::Valid };
+            cases.push((images, channels, filters, window, pools[0]));
+        }
+    }
+    for (images, channels, filters, window, pool) in cases {
+        let convolution = Conv2dShape { input: image(images, channels), window, filters };
+        let shape = ConvBlockShape { convolution, pool };
+        let (rs, ys) = (len(convolution.output()), len(shape.pool().output()));
+        let (xs, ws) = (len(convolution.input), convolution.taps() * filters);
+        let special = |mut x: Vec<f32>| {
+            for (x, special) in x.iter_mut().step_by(7).zip([f32::NAN, f32::INFINITY, -1e30]) {
+                *x = special;
+            }
+            x
+        };
+        for x in [random.uniform(xs, 1.0), random.ties(xs), special(random.uniform(xs, 1.0))] {
+            let (w, b) = (random.uniform(ws, 1.0), random.uniform(filters, 1.0));
+            let (dy, old) = (random.uniform(ys, 1.0), random.uniform(ws + filters, 1.0));
+            for_each_cpu(|cpu| {
+                let run = |fused: bool| {
+                    let (mut r, mut y) = (vec![f32::NAN; rs], vec![f32::NAN; ys]);
+                    let (mut argmax, mut moments) = (vec![u8::MAX; ys], Moments::new(filters));
+                    let mut norm = Normalization::identity(filters);
+                    let (mut dw, mut db) = (old[..ws].to_vec(), old[ws..].to_vec());
+                    let write = Write::Add;
+                    if fused {
+                        let forward = conv_block::forward;
+                        forward(cpu, shape, &x, &w, &b, &mut r, &mut moments, &mut y, &mut argmax);
+                        norm.set(&moments, 1e-5);
+                        let pixels = shape.pool().output().pixels();
+                        relu_batch_norm::forward_normalize_in_place(
+                            cpu, pixels, &norm, None, &mut y,
+                        );
+                        let backward = conv_block::backward_weights;
+                        backward(
+                            cpu, shape, &x, &r, &norm, &y, &argmax, &dy, write, &mut dw, &mut db,
+                        );
+                    } else {
+                        let forward = conv2d::forward_relu_moments;
+                        forward(cpu, convolution, &x, &w, &b, &mut r, &mut moments);
+                        norm.set(&moments, 1e-5);
+                        let forward = relu_batch_norm::forward_normalize_max_pool;
+                        forward(cpu, shape.pool(), &r, &norm, &mut y, &mut argmax);
+                        let mut dr = vec![f32::NAN; rs];
+                        let backward = relu_batch_norm::backward_max_pool;
+                        backward(cpu, shape.pool(), &r, &norm, &y, &argmax, &dy, &mut dr);
+                        let backward = conv2d::backward_weights;
+                        backward(cpu, convolution, &x, &dr, write, &mut dw, &mut db);
+                    }
+                    // All NaN are alike: which of its operands' an instruction passes on is open.
+                    let bits = |x: &f32| if x.is_nan() { u32::MAX } else { x.to_bits() };
+                    let bits = |x: &[f32]| x.iter().map(bits).collect::<Vec<_>>();
+                    ([r, y, dw, db].map(|x| bits(&x)), argmax, moments.count())
+                };
+                assert!(run(true) == run(false), "{shape:?} on {cpu:?}");
+            });
+        }
+    }
 }
 
 #[test]
@@ -663,7 +737,7 @@ fn moments_are_merged_and_averaged() {
     let gather = |cpu: &kernelet::Cpu, x: &[f32]| {
         let mut moments = Moments::new(cols);
         let shape = MatrixShape { rows: x.len() / cols, cols };
-        let forward = kernelet::kernels::relu_batch_norm::forward_moments;
+        let forward = relu_batch_norm::forward_moments;
         forward(cpu, shape, x, &mut vec![0.0; x.len()], &mut moments);
         moments
     };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Random, for_each_cpu, processors, say};
 use kernelet::kernels::adam::Adam;
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write};
 use kernelet::kernels::momentum::Momentum;
@@ -97,6 +98,26 @@ const CALLS: &[Call] = &[
         conv2d::forward_relu_moments(cpu, shape, &x, &w, &b, &mut y, &mut moments);
         conv2d::backward_input(cpu, shape, &y, &w, &mut x.clone());
         conv2d::backward_weights(cpu, shape, &x, &y, Write::Add, &mut w.clone(), &mut b.clone());
+    }),
+    ("conv_block", |cpu| {
+        let convolution = Conv2dShape {
+            input: ImageShape { batch: 8, height: 28, width: 28, channels: 1 },
+            window: Window::square(3, 1, Padding::Same),
+            filters: 32,
+        };
+        let pool = Window::square(2, 2, Padding::Same);
+        let shape = ConvBlockShape { convolution, pool };
+        let (x, mut w, mut b, mut r) = (tiny(8 * 784), tiny(9 * 32), tiny(32), tiny(6272 * 32));
+        let (mut y, mut argmax, mut moments) =
+            (tiny(1568 * 32), vec![0; 1568 * 32], Moments::new(32));
+        let norm = Normalization::identity(32);
+        let forward = conv_block::forward;
+        forward(cpu, shape, &x, &w, &b, &mut r, &mut moments, &mut y, &mut argmax);
+        let pixels = shape.pool().output().pixels();
+        relu_batch_norm::forward_normalize_in_place(cpu, pixels, &norm, None, &mut y);
+        let (dy, backward) = (y.clone(), conv_block::backward_weights);
+        let write = Write::Add;
+        backward(cpu, shape, &x, &r, &norm, &y, &argmax, &dy, write, &mut w, &mut b);
     }),
     ("relu_batch_norm", |cpu| {
         let (shape, norm) = (MatrixShape { rows: 6272, cols: 32 }, Normalization::identity(32));

@@ -146,8 +146,8 @@ fn a_profile_of_the_cnn_is_json_if_it_is_asked_for() {
     }
     let kernels = check(&profile);
     for name in [
-        "conv2d::forward_relu_moments",
-        "relu_batch_norm::forward_normalize_max_pool",
+        "conv_block::forward",
+        "conv_block::backward_weights",
         "dropout::forward",
         "linear::backward_weights_adam",
         "adam::update",

@@ -19,6 +19,7 @@
 //! as a piece. Operands below the normal range count as zero.
 
 use std::cell::Cell;
+use std::hint::black_box;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -29,7 +30,7 @@ use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::kernel_span;
 use super::relu::relu;
-use super::relu_batch_norm::{Moments, merge_block};
+use super::relu_batch_norm::{Moments, merge_block, sum_rows};
 use super::scratch::Buffer;
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{Conv2dShape, check_len};
@@ -41,7 +42,7 @@ use crate::shape::{Conv2dShape, check_len};
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     kernel_span!("conv2d::forward", flops(shape), bytes(shape));
-    run_forward(cpu, shape, x, w, b, y, false, None);
+    run_forward(cpu, shape, x, w, b, y, false, None, &|_, _| {});
 }
 
 /// y = max(conv(x, w) + b, 0), in one sweep; NaN stays NaN.
@@ -50,7 +51,7 @@ pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y
 /// If a slice does not fit `shape`.
 pub fn forward_relu(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     kernel_span!("conv2d::forward_relu", flops(shape), bytes(shape));
-    run_forward(cpu, shape, x, w, b, y, true, None);
+    run_forward(cpu, shape, x, w, b, y, true, None, &|_, _| {});
 }
 
 /// y = max(conv(x, w) + b, 0), and its moments per filter merged into `moments`, in one sweep:
@@ -68,8 +69,25 @@ pub fn forward_relu_moments(
     moments: &mut Moments,
 ) {
     kernel_span!("conv2d::forward_relu_moments", flops(shape) + 4.0 * y.len() as f64, bytes(shape));
+    forward_relu_moments_then(cpu, shape, x, w, b, y, moments, &|_, _| {});
+}
+
+/// [`forward_relu_moments`] without a span of its own; `then` gets each image of y, with its number,
+/// while it is still in the cache.
+#[track_caller]
+#[expect(clippy::too_many_arguments, reason = "the public function's, and what comes after")]
+pub(super) fn forward_relu_moments_then(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+    moments: &mut Moments,
+    then: &(dyn Fn(usize, &[f32]) + Sync),
+) {
     check_len("moments", moments.mean().len(), 1, shape.filters);
-    run_forward(cpu, shape, x, w, b, y, true, Some(moments));
+    run_forward(cpu, shape, x, w, b, y, true, Some(moments), then);
 }
 
 /// dx (as `shape.input`, overwritten) from dy (as `shape.output()`).
@@ -101,24 +119,65 @@ pub fn backward_weights(
     db: &mut [f32],
 ) {
     kernel_span!("conv2d::backward_weights", flops(shape), bytes(shape));
-    check_len("x", x.len(), shape.input.batch, shape.input.image_len());
     check_len("dy", dy.len(), shape.output().batch, shape.output().image_len());
+    let image = shape.output().image_len();
+    let dy = |index: usize, consume: &mut dyn FnMut(&[f32])| {
+        consume(&dy[index * image..][..image]);
+    };
+    run_backward_weights(cpu, shape, x, &dy, write, dw, db);
+}
+
+/// [`backward_weights`] without a span of its own, of a dy that never exists as a whole: `dy` makes
+/// each image's, by its number, in a buffer that stays in the cache.
+#[track_caller]
+pub(super) fn backward_weights_by_images(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    dy: &(dyn Fn(usize, &mut [f32]) + Sync),
+    write: Write,
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let image = shape.output().image_len();
+    let dy = |index: usize, consume: &mut dyn FnMut(&[f32])| {
+        let mut buffer = Buffer::borrow(&DY, image);
+        dy(index, &mut buffer[..image]);
+        consume(&buffer[..image]);
+    };
+    run_backward_weights(cpu, shape, x, &dy, write, dw, db);
+}
+
+/// Gives an image's dy, by its number, to a consumer.
+type ImagesOfDy<'a> = &'a (dyn Fn(usize, &mut dyn FnMut(&[f32])) + Sync);
+
+#[track_caller]
+fn run_backward_weights(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    x: &[f32],
+    dy: ImagesOfDy,
+    write: Write,
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    check_len("x", x.len(), shape.input.batch, shape.input.image_len());
     check_len("dw", dw.len(), shape.taps(), shape.filters);
     check_len("db", db.len(), 1, shape.filters);
     if write == Write::Overwrite {
         dw.fill(0.0);
         db.fill(0.0);
     }
-    if !dy.is_empty() {
+    if shape.output().batch > 0 && shape.output().image_len() > 0 {
         cpu.arch().dispatch(BackwardWeights { cpu, shape, x, dy, dw, db });
     }
 }
 
-fn flops(shape: Conv2dShape) -> f64 {
+pub(super) fn flops(shape: Conv2dShape) -> f64 {
     2.0 * shape.taps() as f64 * shape.output().image_len() as f64 * shape.input.batch as f64
 }
 
-fn bytes(shape: Conv2dShape) -> f64 {
+pub(super) fn bytes(shape: Conv2dShape) -> f64 {
     let images = shape.input.image_len() + shape.output().image_len();
     4.0 * (shape.input.batch as f64 * images as f64 + (shape.taps() * shape.filters) as f64)
 }
@@ -137,6 +196,8 @@ thread_local! {
     static FRAME: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// Columns of a row of output pixels, or rows of dy padded to whole vectors.
     static COLUMNS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// An image's dy.
+    static DY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// Gradients of the kernel, one per group of images.
     static GRADIENTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
@@ -231,13 +292,14 @@ fn run_forward(
     y: &mut [f32],
     relu: bool,
     moments: Option<&mut Moments>,
+    then: &(dyn Fn(usize, &[f32]) + Sync),
 ) {
     check_len("x", x.len(), shape.input.batch, shape.input.image_len());
     check_len("w", w.len(), shape.taps(), shape.filters);
     check_len("b", b.len(), 1, shape.filters);
     check_len("y", y.len(), shape.output().batch, shape.output().image_len());
     if !y.is_empty() {
-        cpu.arch().dispatch(Forward { cpu, shape, x, w, b, y, relu, moments });
+        cpu.arch().dispatch(Forward { cpu, shape, x, w, b, y, relu, moments, then });
     }
 }
 
@@ -250,6 +312,7 @@ struct Forward<'a> {
     y: &'a mut [f32],
     relu: bool,
     moments: Option<&'a mut Moments>,
+    then: &'a (dyn Fn(usize, &[f32]) + Sync),
 }
 
 impl WithSimd for Forward<'_> {
@@ -267,7 +330,7 @@ impl WithSimd for Forward<'_> {
 impl Forward<'_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Self { cpu, shape, x, w, b, y, relu, moments } = self;
+        let Self { cpu, shape, x, w, b, y, relu, moments, then } = self;
         let (input, output) = (shape.input.image_len(), shape.output().image_len());
         let (taps, filters) = (shape.taps(), shape.filters);
         let nr = NV * S::F32_LANES;
@@ -288,7 +351,16 @@ impl Forward<'_> {
             // SAFETY: `for_each_chunk` calls this once for every index.
             let moments = gather.then(|| unsafe { pieces.get(index) });
             let x = &x[index * input..][..input];
-            simd.vectorize(ForwardImage::<MR, NV> { frame, x, packed, b, y, relu, moments });
+            simd.vectorize(ForwardImage::<MR, NV> {
+                frame,
+                x,
+                packed,
+                b,
+                y: &mut *y,
+                relu,
+                moments,
+            });
+            then(index, y);
         });
         if gather {
             let pixels = frame.output[0] * frame.output[1];
@@ -323,6 +395,9 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
             let packed = &packed[panel * taps * nr..][..taps * nr];
             for oy in 0..height {
                 for ox in (0..width).step_by(MR) {
+                    // The last tile begins within the one before, if there is one: whole tiles are
+                    // written faster.
+                    let ox = ox.min(width.saturating_sub(MR));
                     // SAFETY: the windows of the row's pixels lie inside the frame, those of a tile's
                     // missing pixels in the MR steps behind it.
                     let sums = unsafe {
@@ -376,7 +451,7 @@ unsafe fn windows_times_panel<S: Simd, const MR: usize, const NV: usize>(
 #[inline(always)]
 fn store_tile<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
-    sums: Tile<S, MR, NV>,
+    mut sums: Tile<S, MR, NV>,
     (pixel, rows): (usize, usize),
     filter: usize,
     b: &[f32],
@@ -384,33 +459,47 @@ fn store_tile<S: Simd, const MR: usize, const NV: usize>(
     y: &mut [f32],
 ) {
     let filters = b.len();
-    if filter + NV * S::F32_LANES <= filters {
-        let mut bias = [simd.splat_f32s(0.0); NV];
-        for (j, bias) in bias.iter_mut().enumerate() {
-            *bias = load::<S, true>(simd, b, filter + j * S::F32_LANES, S::F32_LANES);
+    let first = pixel * filters + filter;
+    if rows == MR && filter + NV * S::F32_LANES <= filters {
+        // Each step a loop of its own, short enough for LLVM to unroll, or the sums would leave their
+        // registers.
+        for j in 0..NV {
+            let bias = load::<S, true>(simd, b, filter + j * S::F32_LANES, S::F32_LANES);
+            for row in &mut sums {
+                row[j] = simd.add_f32s(row[j], bias);
+            }
         }
+        if rectify {
+            for row in &mut sums {
+                for sum in row {
+                    *sum = relu(simd, *sum);
+                }
+            }
+        }
+        let y = y[first..][..(MR - 1) * filters + NV * S::F32_LANES].as_mut_ptr();
         for (i, row) in sums.iter().enumerate() {
-            if i < rows {
-                for (j, (&sum, &bias)) in row.iter().zip(&bias).enumerate() {
-                    let value = simd.add_f32s(sum, bias);
-                    let value = if rectify { relu(simd, value) } else { value };
-                    let at = (pixel + i) * filters + filter + j * S::F32_LANES;
-                    store::<S, true>(simd, y, at, S::F32_LANES, value);
+            for (j, &sum) in row.iter().enumerate() {
+                // SAFETY: row i's vector j ends at i * filters + (j + 1) * LANES, within the slice
+                // taken above. Vectors are aligned like their elements.
+                unsafe {
+                    y.add(i * filters + j * S::F32_LANES).cast::<S::f32s>().write_unaligned(sum);
                 }
             }
         }
         return;
     }
-    for (i, row) in sums.iter().enumerate().take(rows) {
+    // A copy in memory, so that a loop can pick its vectors.
+    let copy = sums;
+    for (i, row) in black_box(&copy).iter().enumerate().take(rows) {
         for (j, &sum) in row.iter().enumerate() {
-            let first = filter + j * S::F32_LANES;
-            if first >= filters {
+            let column = filter + j * S::F32_LANES;
+            if column >= filters {
                 break;
             }
-            let width = S::F32_LANES.min(filters - first);
-            let value = simd.add_f32s(sum, load::<S, false>(simd, b, first, width));
+            let width = S::F32_LANES.min(filters - column);
+            let value = simd.add_f32s(sum, load::<S, false>(simd, b, column, width));
             let value = if rectify { relu(simd, value) } else { value };
-            store::<S, false>(simd, y, (pixel + i) * filters + first, width, value);
+            store::<S, false>(simd, y, (pixel + i) * filters + column, width, value);
         }
     }
 }
@@ -419,7 +508,7 @@ struct BackwardWeights<'a> {
     cpu: &'a Cpu,
     shape: Conv2dShape,
     x: &'a [f32],
-    dy: &'a [f32],
+    dy: ImagesOfDy<'a>,
     dw: &'a mut [f32],
     db: &'a mut [f32],
 }
@@ -445,7 +534,7 @@ impl BackwardWeights<'_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
         let Self { cpu, shape, x, dy, dw, db } = self;
-        let (input, output) = (shape.input.image_len(), shape.output().image_len());
+        let input = shape.input.image_len();
         let batch = shape.input.batch;
         let images = batch.div_ceil(MAX_GROUPS);
         let groups = batch.div_ceil(images);
@@ -459,8 +548,10 @@ impl BackwardWeights<'_> {
             let (dw, db) = gradients.split_at_mut(shape.taps() * shape.filters);
             for image in group * images..batch.min((group + 1) * images) {
                 let x = &x[image * input..][..input];
-                let dy = &dy[image * output..][..output];
-                simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, dw, db });
+                dy(image, &mut |dy| {
+                    let (dw, db) = (&mut *dw, &mut *db);
+                    simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, dw, db });
+                });
             }
         });
         for gradients in gradients.chunks_exact(len) {
@@ -548,11 +639,9 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
         }
         for_each_vector!(simd, filters, |at, lanes, WHOLE| {
             for row in dy.chunks_exact(width * filters) {
-                let mut sum = simd.splat_f32s(0.0);
-                for pixel in 0..width {
-                    sum = simd
-                        .add_f32s(sum, load::<S, WHOLE>(simd, row, pixel * filters + at, lanes));
-                }
+                let sum = sum_rows(simd, width, |pixel, sum| {
+                    simd.add_f32s(sum, load::<S, WHOLE>(simd, row, pixel * filters + at, lanes))
+                });
                 let old = load::<S, WHOLE>(simd, db, at, lanes);
                 store::<S, WHOLE>(simd, db, at, lanes, simd.add_f32s(old, sum));
             }

@@ -2,6 +2,7 @@
 //!
 //! Exact: every output is one of its inputs, subnormals as zero.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -73,6 +74,35 @@ pub fn backward<P: Place>(cpu: &Cpu, shape: PoolShape, argmax: &[P], dy: &[f32],
     });
 }
 
+/// Runs `$body` for every pixel of a window, with `$place` its place there and `$pixel` its number in the
+/// image. (A macro, because a closure would be compiled without the vector instructions.)
+macro_rules! for_each_pixel {
+    ($window:expr, |$place:ident, $pixel:ident| $body:block) => {{
+        let window = &$window;
+        let (first_row, first_column) = (window.rows.start, window.columns.start);
+        if window.rows.len() == 2 && window.columns.len() == 2 {
+            // The window that networks have, unrolled.
+            for down in 0..2 {
+                for right in 0..2 {
+                    let $place =
+                        window.place(first_row, first_column) + down * window.size[1] + right;
+                    let $pixel =
+                        window.pixel(first_row, first_column) + down * window.image[1] + right;
+                    $body
+                }
+            }
+        } else {
+            for row in window.rows.clone() {
+                for column in window.columns.clone() {
+                    let ($place, $pixel) = (window.place(row, column), window.pixel(row, column));
+                    $body
+                }
+            }
+        }
+    }};
+}
+pub(super) use for_each_pixel;
+
 /// Lanes of the widest vector.
 pub(super) const MAX_LANES: usize = 64;
 
@@ -121,12 +151,12 @@ pub(super) fn run<P: Place>(
 }
 
 /// One image's windows.
-struct Image<'a, P> {
-    shape: PoolShape,
-    x: &'a [f32],
-    normalization: Option<&'a Normalization>,
-    y: &'a mut [f32],
-    argmax: &'a mut [P],
+pub(super) struct Image<'a, P> {
+    pub(super) shape: PoolShape,
+    pub(super) x: &'a [f32],
+    pub(super) normalization: Option<&'a Normalization>,
+    pub(super) y: &'a mut [f32],
+    pub(super) argmax: &'a mut [P],
 }
 
 impl<P: Place> WithSimd for Image<'_, P> {
@@ -139,28 +169,23 @@ impl<P: Place> WithSimd for Image<'_, P> {
         let windows = Windows::new(shape);
         let output = shape.output();
         for oy in 0..output.height {
-            for ox in 0..output.width {
-                let window = windows.at(oy, ox);
-                let to = (oy * output.width + ox) * channels;
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let first = (window.rows.start, window.columns.start);
-                    let pixel = window.pixel(first.0, first.1);
+            for_each_vector!(simd, channels, |at, width, WHOLE| {
+                for ox in 0..output.width {
+                    let window = windows.at(oy, ox);
+                    let to = (oy * output.width + ox) * channels + at;
+                    let pixel = window.pixel(window.rows.start, window.columns.start);
                     let mut max = load::<S, WHOLE>(simd, x, pixel * channels + at, width);
                     // The places' numbers travel as the bits of floats, which are not computed with.
-                    let place = window.place(first.0, first.1) as u32;
+                    let place = window.place(window.rows.start, window.columns.start) as u32;
                     let mut best = simd.splat_f32s(f32::from_bits(place));
-                    for row in window.rows.clone() {
-                        for column in window.columns.clone() {
-                            let from = window.pixel(row, column) * channels + at;
-                            let x = load::<S, WHOLE>(simd, x, from, width);
-                            let place = window.place(row, column) as u32;
-                            let here = simd.splat_f32s(f32::from_bits(place));
-                            let nan = simd.not_m32s(simd.equal_f32s(x, x));
-                            let larger = simd.or_m32s(simd.greater_than_f32s(x, max), nan);
-                            max = simd.select_f32s(larger, x, max);
-                            best = simd.select_f32s(larger, here, best);
-                        }
-                    }
+                    for_each_pixel!(window, |place, pixel| {
+                        let x = load::<S, WHOLE>(simd, x, pixel * channels + at, width);
+                        let here = simd.splat_f32s(f32::from_bits(place as u32));
+                        let nan = simd.not_m32s(simd.equal_f32s(x, x));
+                        let larger = simd.or_m32s(simd.greater_than_f32s(x, max), nan);
+                        max = simd.select_f32s(larger, x, max);
+                        best = simd.select_f32s(larger, here, best);
+                    });
                     // 0 for a subnormal, whatever the comparisons made of it.
                     max = simd.add_f32s(max, simd.splat_f32s(0.0));
                     if let Some(Normalization { mean, inv_deviation }) = normalization {
@@ -168,14 +193,10 @@ impl<P: Place> WithSimd for Image<'_, P> {
                         let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
                         max = simd.mul_f32s(simd.sub_f32s(max, mean), inv);
                     }
-                    store::<S, WHOLE>(simd, y, to + at, width, max);
-                    let mut places = [0.0; MAX_LANES];
-                    simd.partial_store_f32s(&mut places[..S::F32_LANES], best);
-                    for (argmax, place) in argmax[to + at..][..width].iter_mut().zip(places) {
-                        *argmax = P::new(place.to_bits());
-                    }
-                });
-            }
+                    store::<S, WHOLE>(simd, y, to, width, max);
+                    store_places(simd, best, &mut argmax[to..][..width]);
+                }
+            });
         }
     }
 }
@@ -219,16 +240,12 @@ impl<P: Place> WithSimd for OneWindowEach<'_, P> {
                     let dy = simd.add_f32s(load::<S, WHOLE>(simd, dy, from + at, width), zero);
                     let place = places(simd, &argmax[from + at..][..width]);
                     let mut missing = one;
-                    for y in window.rows.clone() {
-                        for x in window.columns.clone() {
-                            let here = simd.splat_f32s(window.place(y, x) as f32);
-                            let is_here = simd.equal_f32s(place, here);
-                            missing = simd.select_f32s(is_here, zero, missing);
-                            let at = window.pixel(y, x) * channels + at;
-                            let dx_here = simd.select_f32s(is_here, dy, zero);
-                            store::<S, WHOLE>(simd, dx, at, width, dx_here);
-                        }
-                    }
+                    for_each_pixel!(window, |here, pixel| {
+                        let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
+                        missing = simd.select_f32s(is_here, zero, missing);
+                        let dx_here = simd.select_f32s(is_here, dy, zero);
+                        store::<S, WHOLE>(simd, dx, pixel * channels + at, width, dx_here);
+                    });
                     lost = simd.add_f32s(lost, missing);
                 });
             }
@@ -240,18 +257,32 @@ impl<P: Place> WithSimd for OneWindowEach<'_, P> {
 /// Numbers of places as floats, to compare with.
 #[inline(always)]
 pub(super) fn places<S: Simd, P: Place>(simd: S, places: &[P]) -> S::f32s {
-    let mut floats = [0.0; MAX_LANES];
+    // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
     if let Ok(whole) = <&[P; 16]>::try_from(places) {
-        // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
-        for (float, &place) in floats.iter_mut().zip(whole) {
-            *float = place.index() as u32 as f32;
-        }
-    } else {
-        for (float, &place) in floats.iter_mut().zip(places) {
-            *float = place.index() as u32 as f32;
-        }
+        let floats = whole.map(|place| place.index() as u32 as f32);
+        return load::<S, true>(simd, &floats, 0, 16);
     }
-    simd.partial_load_f32s(&floats[..S::F32_LANES])
+    let mut floats = [0.0; MAX_LANES];
+    for (float, &place) in floats.iter_mut().zip(places) {
+        *float = place.index() as u32 as f32;
+    }
+    load::<S, true>(simd, &floats, 0, S::F32_LANES)
+}
+
+/// The other way round, from the bits of floats.
+#[inline(always)]
+fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
+    if let Ok(whole) = <&mut [P; 16]>::try_from(&mut *places) {
+        let mut floats = [0.0f32; 16];
+        store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
+        *whole = black_box(floats).map(|float| P::new(float.to_bits()));
+        return;
+    }
+    let mut floats = [0.0; MAX_LANES];
+    store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
+    for (place, float) in places.iter_mut().zip(floats) {
+        *place = P::new(float.to_bits());
+    }
 }
 
 /// [`backward`] of one image.
@@ -314,8 +345,8 @@ pub(super) struct PoolWindow {
     /// Top left of the window in the padded image.
     padded_origin: [usize; 2],
     padding: [usize; 2],
-    size: [usize; 2],
-    image: [usize; 2],
+    pub(super) size: [usize; 2],
+    pub(super) image: [usize; 2],
 }
 
 impl PoolWindow {

@@ -26,7 +26,7 @@
 //! | `gradCE` as derived (with respect to the softmax's output) | [`cross_entropy::backward`] |
 //! | `tf.nn.conv2d` and its bias | [`conv2d::forward`], fused with what follows: [`conv2d::forward_relu_moments`] |
 //! | `tf.nn.moments`, `tf.nn.batch_normalization` | [`relu_batch_norm`] |
-//! | `tf.nn.max_pool` | [`max_pool::forward`], fused with what precedes: [`relu_batch_norm::forward_normalize_max_pool`] |
+//! | `tf.nn.max_pool` | [`max_pool::forward`], fused with what precedes: [`relu_batch_norm::forward_normalize_max_pool`], with everything from the convolution on: [`conv_block`] |
 //! | `tf.nn.dropout` | [`dropout::forward_in_place`] |
 //! | `tf.train.AdamOptimizer`, `tf.nn.l2_loss` | [`adam::update`], fused with the gradient: [`linear::backward_weights_adam`] |
 
@@ -34,6 +34,7 @@ pub mod adam;
 pub mod avg_pool;
 mod channels;
 pub mod conv2d;
+pub mod conv_block;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod exp;

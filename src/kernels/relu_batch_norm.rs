@@ -291,6 +291,29 @@ pub fn forward_moments(
     moments.merge_pieces((0..count).map(|index| piece.min(rows - index * piece)));
 }
 
+/// A sum over rows, in four parts that are added up at the end: one alone would wait for each addition
+/// before the next. `add` adds a row to a part.
+#[inline(always)]
+pub(super) fn sum_rows<S: Simd>(
+    simd: S,
+    rows: usize,
+    add: impl Fn(usize, S::f32s) -> S::f32s,
+) -> S::f32s {
+    let mut parts = [simd.splat_f32s(0.0); 4];
+    let mut row = 0;
+    while row + 4 <= rows {
+        for (i, part) in parts.iter_mut().enumerate() {
+            *part = add(row + i, *part);
+        }
+        row += 4;
+    }
+    for row in row..rows {
+        parts[0] = add(row, parts[0]);
+    }
+    let [a, b, c, d] = parts;
+    simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d))
+}
+
 /// Merges the moments of a block of r (the slice, its pixels, and the distance between them), in a
 /// vector of channels from `at`, into `mean` and `deviations` of `before` earlier pixels (which are
 /// not read if there were none).
@@ -304,16 +327,14 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
     mean: &mut [f32],
     deviations: &mut [f32],
 ) {
-    let mut sum = simd.splat_f32s(0.0);
-    for row in 0..rows {
-        sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, r, row * stride + at, width));
-    }
+    let sum = sum_rows(simd, rows, |row, sum| {
+        simd.add_f32s(sum, load::<S, WHOLE>(simd, r, row * stride + at, width))
+    });
     let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
-    let mut squares = simd.splat_f32s(0.0);
-    for row in 0..rows {
+    let squares = sum_rows(simd, rows, |row, sum| {
         let apart = simd.sub_f32s(load::<S, WHOLE>(simd, r, row * stride + at, width), block_mean);
-        squares = simd.mul_add_e_f32s(apart, apart, squares);
-    }
+        simd.mul_add_e_f32s(apart, apart, sum)
+    });
     if before == 0 {
         store::<S, WHOLE>(simd, mean, at, width, block_mean);
         store::<S, WHOLE>(simd, deviations, at, width, squares);
@@ -344,10 +365,40 @@ pub fn forward_normalize(
     affine: Option<Affine>,
     y: &mut [f32],
 ) {
+    kernel_span!("relu_batch_norm::forward_normalize", 2 * r.len(), 8 * r.len());
+    check_len("r", r.len(), shape.rows, shape.cols);
+    normalize(cpu, shape, Some(r), normalization, affine, y);
+}
+
+/// [`forward_normalize`] of what y holds.
+///
+/// # Panics
+/// If y or `normalization` does not fit `shape`.
+pub fn forward_normalize_in_place(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    normalization: &Normalization,
+    affine: Option<Affine>,
+    y: &mut [f32],
+) {
+    kernel_span!("relu_batch_norm::forward_normalize_in_place", 2 * y.len(), 8 * y.len());
+    normalize(cpu, shape, None, normalization, affine, y);
+}
+
+/// Without `r`, y holds it.
+#[track_caller]
+fn normalize(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    r: Option<&[f32]>,
+    normalization: &Normalization,
+    affine: Option<Affine>,
+    y: &mut [f32],
+) {
     struct Piece<'a> {
         normalization: &'a Normalization,
         affine: Option<Affine<'a>>,
-        r: &'a [f32],
+        r: Option<&'a [f32]>,
         y: &'a mut [f32],
     }
     impl WithSimd for Piece<'_> {
@@ -356,37 +407,36 @@ pub fn forward_normalize(
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { normalization: Normalization { mean, inv_deviation }, affine, r, y } = self;
             let channels = mean.len();
-            for (r, y) in r.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+            for pixel in 0..y.len() / channels {
                 for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let r = load::<S, WHOLE>(simd, r, at, width);
                     let mean = load::<S, WHOLE>(simd, mean, at, width);
                     let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
+                    let to = pixel * channels + at;
+                    let r = load::<S, WHOLE>(simd, r.unwrap_or(y), to, width);
                     let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
                     if let Some(Affine { scale, offset }) = affine {
                         let scale = load::<S, WHOLE>(simd, scale, at, width);
                         let offset = load::<S, WHOLE>(simd, offset, at, width);
                         value = simd.mul_add_e_f32s(value, scale, offset);
                     }
-                    store::<S, WHOLE>(simd, y, at, width, value);
+                    store::<S, WHOLE>(simd, y, to, width, value);
                 });
             }
         }
     }
     let MatrixShape { rows, cols: channels } = shape;
-    check_len("r", r.len(), rows, channels);
     check_len("y", y.len(), rows, channels);
     normalization.check(channels);
     if let Some(Affine { scale, offset }) = affine {
         check_len("scale", scale.len(), 1, channels);
         check_len("offset", offset.len(), 1, channels);
     }
-    kernel_span!("relu_batch_norm::forward_normalize", 2 * r.len(), 8 * r.len());
-    if r.is_empty() {
+    if y.is_empty() {
         return;
     }
     let chunk = ELEMENTWISE_CHUNK.div_ceil(channels) * channels;
     cpu.for_each_chunk(is_parallel(shape), y, chunk, |index, y| {
-        let r = &r[index * chunk..][..y.len()];
+        let r = r.map(|r| &r[index * chunk..][..y.len()]);
         cpu.dispatch(Piece { normalization, affine, r, y });
     });
 }
@@ -498,7 +548,7 @@ fn add_pieces(pieces: &[f32], doffset: &mut [f32], dscale: &mut [f32]) {
     }
 }
 
-/// What `dx = factor (dy - mean_dy - (r - mean) slope)` takes, one after the other.
+/// What `dx = factor (dy - mean_dy) + (r - mean) slope` takes, one after the other.
 fn set_coefficients(
     coefficients: &mut [f32],
     rows: usize,
@@ -509,14 +559,16 @@ fn set_coefficients(
 ) {
     let Normalization { mean, inv_deviation } = normalization;
     let channels = mean.len();
-    let (factor, rest) = coefficients.split_at_mut(channels);
+    let (factors, rest) = coefficients.split_at_mut(channels);
     let (mean_dy, rest) = rest.split_at_mut(channels);
     let (slope, means) = rest.split_at_mut(channels);
     let rows = rows as f64;
     for c in 0..channels {
-        factor[c] = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
+        let factor = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
+        factors[c] = factor;
         mean_dy[c] = (f64::from(doffset[c]) / rows) as f32;
-        slope[c] = (f64::from(dscale[c]) / rows * f64::from(inv_deviation[c])) as f32;
+        let z_slope = f64::from(dscale[c]) / rows * f64::from(inv_deviation[c]);
+        slope[c] = (-z_slope * f64::from(factor)) as f32;
         means[c] = mean[c];
     }
 }
@@ -541,7 +593,8 @@ impl WithSimd for Gradients<'_> {
                 let at = pixel * channels + at;
                 let dy = load::<S, WHOLE>(simd, dy.unwrap_or(dx), at, width);
                 let r = load::<S, WHOLE>(simd, r, at, width);
-                store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, dy, r));
+                let of_dy = coefficients.of_dy(simd, dy);
+                store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, of_dy, r));
             });
         }
     }
@@ -567,13 +620,17 @@ impl<S: Simd> Coefficients<S> {
         }
     }
 
-    /// `factor (dy - mean_dy - (r - mean) slope)` where r is positive, else 0.
+    /// The part of dx that dy has.
     #[inline(always)]
-    fn dx(&self, simd: S, dy: S::f32s, r: S::f32s) -> S::f32s {
+    fn of_dy(&self, simd: S, dy: S::f32s) -> S::f32s {
+        simd.mul_f32s(simd.sub_f32s(dy, self.mean_dy), self.factor)
+    }
+
+    /// dx from [`of_dy`](Self::of_dy): 0 where r is not positive.
+    #[inline(always)]
+    fn dx(&self, simd: S, of_dy: S::f32s, r: S::f32s) -> S::f32s {
         let apart = simd.sub_f32s(r, self.mean);
-        let centred =
-            simd.sub_f32s(simd.sub_f32s(dy, self.mean_dy), simd.mul_f32s(apart, self.slope));
-        keep_where_positive(simd, r, simd.mul_f32s(centred, self.factor))
+        keep_where_positive(simd, r, simd.mul_add_e_f32s(apart, self.slope, of_dy))
     }
 }
 
@@ -619,81 +676,111 @@ pub fn backward_max_pool(
     dy: &[f32],
     dx: &mut [f32],
 ) {
-    struct Sums<'a> {
-        channels: usize,
-        y: &'a [f32],
-        dy: &'a [f32],
-        sums: &'a mut [f32],
-    }
-    impl WithSimd for Sums<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let Self { channels, y, dy, sums } = self;
-            let (offset_sums, scale_sums) = sums.split_at_mut(channels);
-            offset_sums.fill(0.0);
-            scale_sums.fill(0.0);
-            for (y, dy) in y.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-                    for row in 0..y.len() / channels {
-                        let at = row * channels + at;
-                        let dy = load::<S, WHOLE>(simd, dy, at, width);
-                        let z = load::<S, WHOLE>(simd, y, at, width);
-                        sum = simd.add_f32s(sum, dy);
-                        sum_z = simd.mul_add_e_f32s(dy, z, sum_z);
-                    }
-                    let old = load::<S, WHOLE>(simd, offset_sums, at, width);
-                    store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
-                    let old = load::<S, WHOLE>(simd, scale_sums, at, width);
-                    store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
-                });
-            }
-        }
-    }
-    max_pool::check(shape, r.len(), "r", y.len(), "y", argmax);
-    check_len("dy", dy.len(), 1, y.len());
-    check_len("dx", dx.len(), 1, r.len());
-    normalization.check(shape.input.channels);
     kernel_span!(
         "relu_batch_norm::backward_max_pool",
         5 * r.len() + 3 * y.len(),
         8 * r.len() + 9 * y.len()
     );
-    if r.is_empty() {
-        return;
-    }
-    let (pixels, pooled) = (shape.input.pixels(), shape.output().pixels());
-    let channels = pixels.cols;
-    let piece = piece_rows(pooled);
-    let count = pooled.rows.div_ceil(piece);
-    let mut sums = Buffer::borrow(&SUMS, (2 * count + 2) * channels);
-    let (sums, totals) = sums[..(2 * count + 2) * channels].split_at_mut(2 * count * channels);
-    cpu.for_each_chunk(is_parallel(pooled), sums, 2 * channels, |index, sums| {
-        let start = index * piece * channels;
-        let len = (piece * channels).min(y.len() - start);
-        let (y, dy) = (&y[start..][..len], &dy[start..][..len]);
-        cpu.dispatch(Sums { channels, y, dy, sums });
+    check_len("dx", dx.len(), 1, r.len());
+    let backward = BackwardMaxPool::new(cpu, shape, r, normalization, y, argmax, dy);
+    let parallel = is_parallel(shape.input.pixels());
+    cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
+        backward.image(cpu, index, dx);
     });
-    let (doffset, dscale) = totals.split_at_mut(channels);
-    add_pieces(sums, doffset, dscale);
+}
 
-    let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
-    let coefficients = &mut coefficients[..4 * channels];
-    set_coefficients(coefficients, pixels.rows, normalization, None, dscale, doffset);
-    let coefficients = &*coefficients;
-    let (image, pooled_image) = (shape.input.image_len(), shape.output().image_len());
-    cpu.for_each_chunk(is_parallel(pixels), dx, image, |index, dx| {
-        let r = &r[index * image..][..image];
-        let dy = &dy[index * pooled_image..][..pooled_image];
-        let argmax = &argmax[index * pooled_image..][..pooled_image];
+/// [`backward_max_pool`] with its sums over the batch done, so that dx can be had image by image.
+pub(super) struct BackwardMaxPool<'a> {
+    shape: PoolShape,
+    coefficients: Buffer,
+    r: &'a [f32],
+    argmax: &'a [u8],
+    dy: &'a [f32],
+}
+
+impl<'a> BackwardMaxPool<'a> {
+    #[track_caller]
+    pub(super) fn new(
+        cpu: &Cpu,
+        shape: PoolShape,
+        r: &'a [f32],
+        normalization: &Normalization,
+        y: &[f32],
+        argmax: &'a [u8],
+        dy: &'a [f32],
+    ) -> Self {
+        struct Sums<'a> {
+            channels: usize,
+            y: &'a [f32],
+            dy: &'a [f32],
+            sums: &'a mut [f32],
+        }
+        impl WithSimd for Sums<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                let Self { channels, y, dy, sums } = self;
+                let (offset_sums, scale_sums) = sums.split_at_mut(channels);
+                offset_sums.fill(0.0);
+                scale_sums.fill(0.0);
+                for (y, dy) in y.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
+                    for_each_vector!(simd, channels, |at, width, WHOLE| {
+                        let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+                        for row in 0..y.len() / channels {
+                            let at = row * channels + at;
+                            let dy = load::<S, WHOLE>(simd, dy, at, width);
+                            let z = load::<S, WHOLE>(simd, y, at, width);
+                            sum = simd.add_f32s(sum, dy);
+                            sum_z = simd.mul_add_e_f32s(dy, z, sum_z);
+                        }
+                        let old = load::<S, WHOLE>(simd, offset_sums, at, width);
+                        store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
+                        let old = load::<S, WHOLE>(simd, scale_sums, at, width);
+                        store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
+                    });
+                }
+            }
+        }
+        max_pool::check(shape, r.len(), "r", y.len(), "y", argmax);
+        check_len("dy", dy.len(), 1, y.len());
+        normalization.check(shape.input.channels);
+        let (pixels, pooled) = (shape.input.pixels(), shape.output().pixels());
+        let channels = pixels.cols;
+        let piece = piece_rows(pooled);
+        let count = pooled.rows.div_ceil(piece);
+        let mut sums = Buffer::borrow(&SUMS, (2 * count + 2) * channels);
+        let (sums, totals) = sums[..(2 * count + 2) * channels].split_at_mut(2 * count * channels);
+        cpu.for_each_chunk(is_parallel(pooled), sums, 2 * channels, |index, sums| {
+            let start = index * piece * channels;
+            let len = (piece * channels).min(y.len() - start);
+            let (y, dy) = (&y[start..][..len], &dy[start..][..len]);
+            cpu.dispatch(Sums { channels, y, dy, sums });
+        });
+        let (doffset, dscale) = totals.split_at_mut(channels);
+        add_pieces(sums, doffset, dscale);
+
+        let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
+        let of_channels = &mut coefficients[..4 * channels];
+        set_coefficients(of_channels, pixels.rows, normalization, None, dscale, doffset);
+        Self { shape, coefficients, r, argmax, dy }
+    }
+
+    /// dx of an image, by its number.
+    pub(super) fn image(&self, cpu: &Cpu, index: usize, dx: &mut [f32]) {
+        let shape = self.shape;
+        let channels = shape.input.channels;
+        let (image, pooled_image) = (shape.input.image_len(), shape.output().image_len());
+        let r = &self.r[index * image..][..image];
+        let dy = &self.dy[index * pooled_image..][..pooled_image];
+        let argmax = &self.argmax[index * pooled_image..][..pooled_image];
+        let coefficients = &self.coefficients[..4 * channels];
         if max_pool::covers_every_pixel_once(shape) {
             cpu.dispatch(PooledGradients { shape, coefficients, r, argmax, dy, dx });
         } else {
             max_pool::backward_image(shape, argmax, dy, dx);
             cpu.dispatch(Gradients { channels, coefficients, r, dy: None, dx });
         }
-    });
+    }
 }
 
 /// dx of one image whose pixels are each in one window.
@@ -714,26 +801,25 @@ impl WithSimd for PooledGradients<'_> {
         let channels = shape.input.channels;
         let windows = max_pool::Windows::new(shape);
         let output = shape.output();
+        let zero = simd.splat_f32s(0.0);
         for oy in 0..output.height {
-            for ox in 0..output.width {
-                let window = windows.at(oy, ox);
-                let from = (oy * output.width + ox) * channels;
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
-                    let dy = load::<S, WHOLE>(simd, dy, from + at, width);
-                    let place = max_pool::places(simd, &argmax[from + at..][..width]);
-                    for y in window.rows.clone() {
-                        for x in window.columns.clone() {
-                            let here = simd.splat_f32s(window.place(y, x) as f32);
-                            let is_here = simd.equal_f32s(place, here);
-                            let dy = simd.select_f32s(is_here, dy, simd.splat_f32s(0.0));
-                            let at = window.pixel(y, x) * channels + at;
-                            let r = load::<S, WHOLE>(simd, r, at, width);
-                            store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, dy, r));
-                        }
-                    }
-                });
-            }
+            for_each_vector!(simd, channels, |at, width, WHOLE| {
+                let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
+                let elsewhere = coefficients.of_dy(simd, zero);
+                for ox in 0..output.width {
+                    let from = (oy * output.width + ox) * channels + at;
+                    let dy = load::<S, WHOLE>(simd, dy, from, width);
+                    let largest = coefficients.of_dy(simd, dy);
+                    let place = max_pool::places(simd, &argmax[from..][..width]);
+                    max_pool::for_each_pixel!(windows.at(oy, ox), |here, pixel| {
+                        let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
+                        let of_dy = simd.select_f32s(is_here, largest, elsewhere);
+                        let at = pixel * channels + at;
+                        let r = load::<S, WHOLE>(simd, r, at, width);
+                        store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, of_dy, r));
+                    });
+                }
+            });
         }
     }
 }

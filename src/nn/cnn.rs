@@ -3,11 +3,12 @@
 
 use crate::cpu::Cpu;
 use crate::kernels::adam::{self, Adam};
+use crate::kernels::conv_block::ConvBlockShape;
 use crate::kernels::dropout::{self, Dropout};
 use crate::kernels::gemm::Write;
 use crate::kernels::relu_batch_norm::{self, Moments, Normalization};
 use crate::kernels::softmax_cross_entropy::{self, Tally};
-use crate::kernels::{conv2d, linear, softmax};
+use crate::kernels::{conv_block, conv2d, linear, softmax};
 use crate::nn::init::truncated_xavier;
 use crate::shape::{
     Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window, check_len,
@@ -58,6 +59,12 @@ impl CnnShape {
             input: self.convolution(batch).output(),
             window: Window::square(2, 2, Padding::Same),
         }
+    }
+
+    /// The convolution and the pool of `batch` images.
+    #[must_use]
+    pub fn block(self, batch: usize) -> ConvBlockShape {
+        ConvBlockShape { convolution: self.convolution(batch), pool: self.pool(batch).window }
     }
 
     /// Values per image after the pool: the inputs of the first linear layer.
@@ -246,11 +253,10 @@ impl Cnn {
         check_len("x", x.len(), rows, shape.pixels());
         work.fit(shape, rows, rows);
         work.fit_backward(shape, rows);
-        let (convolution, pool) = (shape.convolution(rows), shape.pool(rows));
+        let block = shape.block(rows);
         let (hidden_layer, output_layer) = (shape.hidden_layer(rows), shape.output_layer(rows));
         let Workspace { moments, normalization, .. } = work;
-        let r = &mut work.r[..rows * convolution.output().image_len()];
-        let dr = &mut work.dr[..r.len()];
+        let r = &mut work.r[..rows * block.convolution.output().image_len()];
         let pooled = &mut work.pooled[..rows * shape.pooled()];
         let argmax = &mut work.argmax[..pooled.len()];
         let dpooled = &mut work.dpooled[..pooled.len()];
@@ -260,9 +266,10 @@ impl Cnn {
         let dlogits = &mut work.dlogits[..logits.len()];
 
         moments.clear();
-        conv2d::forward_relu_moments(cpu, convolution, x, &self.w0, &self.b0, r, moments);
+        conv_block::forward(cpu, block, x, &self.w0, &self.b0, r, moments, pooled, argmax);
         normalization.set(moments, EPSILON);
-        relu_batch_norm::forward_normalize_max_pool(cpu, pool, r, normalization, pooled, argmax);
+        let pixels = block.pool().output().pixels();
+        relu_batch_norm::forward_normalize_in_place(cpu, pixels, normalization, None, pooled);
         linear::forward_relu(cpu, hidden_layer, pooled, &self.w1, &self.b1, hidden);
         if let Some(dropout) = dropout {
             // The study drops before ReLU; ReLU keeps zeros and scales, so the order is the same.
@@ -289,17 +296,19 @@ impl Cnn {
         }
         linear::column_sums(cpu, hidden_layer, dhidden, write, b1);
         linear::backward_input(cpu, hidden_layer, dhidden, &self.w1, dpooled);
-        relu_batch_norm::backward_max_pool(
+        conv_block::backward_weights(
             cpu,
-            pool,
+            block,
+            x,
             r,
             normalization,
             pooled,
             argmax,
             dpooled,
-            dr,
+            write,
+            w0,
+            b0,
         );
-        conv2d::backward_weights(cpu, convolution, x, dr, write, w0, b0);
         tally
     }
 
@@ -455,7 +464,6 @@ impl AdamState {
 pub struct Workspace {
     /// Rectified output of the convolution, and its gradient.
     r: Vec<f32>,
-    dr: Vec<f32>,
     moments: Moments,
     normalization: Normalization,
     pooled: Vec<f32>,
@@ -474,7 +482,6 @@ impl Default for Workspace {
     fn default() -> Self {
         Self {
             r: Vec::new(),
-            dr: Vec::new(),
             moments: Moments::new(0),
             normalization: Normalization::identity(0),
             pooled: Vec::new(),
@@ -510,7 +517,6 @@ impl Workspace {
 
     /// Makes room for a minibatch's backward pass.
     fn fit_backward(&mut self, shape: CnnShape, rows: usize) {
-        at_least(&mut self.dr, rows * shape.convolution(1).output().image_len());
         at_least(&mut self.dpooled, rows * shape.pooled());
         at_least(&mut self.dhidden, rows * shape.hidden);
         at_least(&mut self.dlogits, rows * shape.classes);

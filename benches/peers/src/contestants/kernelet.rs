@@ -3,6 +3,7 @@
 use anyhow::Result;
 use kernelet::Cpu;
 use kernelet::kernels::adam::{self, Adam};
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write, gemm};
 use kernelet::kernels::momentum::{self, Momentum};
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
@@ -242,38 +243,38 @@ fn conv_block(cpu: Cpu, images: usize, inputs: &Inputs) -> Result<Prepared> {
         r: Vec<f32>,
         y: Vec<f32>,
         argmax: Vec<u8>,
-        dr: Vec<f32>,
         dw: Vec<f32>,
         db: Vec<f32>,
     }
     let sizes = study_convolution(images);
-    let shape = convolution(sizes);
-    let pool = PoolShape { input: shape.output(), window: Window::square(2, 2, Padding::Same) };
-    let y = zeros(pool.output());
+    let convolution = convolution(sizes);
+    let pool = Window::square(2, 2, Padding::Same);
+    let shape = ConvBlockShape { convolution, pool };
+    let output = shape.pool().output();
+    let y = zeros(output);
     let block = Block {
         x: inputs.floats("x")?,
         w: inputs.floats("w")?,
         b: inputs.floats("b")?,
         dy: inputs.floats("dy")?,
-        moments: Moments::new(shape.filters),
-        normalization: Normalization::identity(shape.filters),
-        r: zeros(shape.output()),
+        moments: Moments::new(convolution.filters),
+        normalization: Normalization::identity(convolution.filters),
+        r: zeros(convolution.output()),
         argmax: vec![0; y.len()],
         y,
-        dr: zeros(shape.output()),
-        dw: vec![0.0; shape.taps() * shape.filters],
-        db: vec![0.0; shape.filters],
+        dw: vec![0.0; convolution.taps() * convolution.filters],
+        db: vec![0.0; convolution.filters],
     };
     job(
         block,
         move |block| {
-            let Block { x, w, b, dy, moments, normalization, r, y, argmax, dr, dw, db } = block;
+            let Block { x, w, b, dy, moments, normalization: norm, r, y, argmax, dw, db } = block;
             moments.clear();
-            conv2d::forward_relu_moments(&cpu, shape, x, w, b, r, moments);
-            normalization.set(moments, EPSILON.into());
-            relu_batch_norm::forward_normalize_max_pool(&cpu, pool, r, normalization, y, argmax);
-            relu_batch_norm::backward_max_pool(&cpu, pool, r, normalization, y, argmax, dy, dr);
-            conv2d::backward_weights(&cpu, shape, x, dr, Write::Overwrite, dw, db);
+            conv_block::forward(&cpu, shape, x, w, b, r, moments, y, argmax);
+            norm.set(moments, EPSILON.into());
+            relu_batch_norm::forward_normalize_in_place(&cpu, output.pixels(), norm, None, y);
+            let (backward, write) = (conv_block::backward_weights, Write::Overwrite);
+            backward(&cpu, shape, x, r, norm, y, argmax, dy, write, dw, db);
             Ok(())
         },
         |block| {

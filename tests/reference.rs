@@ -36,7 +36,7 @@ const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 /// `gemm/blocked.rs`, 2^18), by more than a chunk of k.
 const SWEEPS: GemmShape = GemmShape { m: 65, k: 4700, n: 1100 };
 
-/// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 64), whose large operand
+/// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 128), whose large operand
 /// is streamed: one piece of k (up to 800) and several, 16 at most, of one chunk of k or two, of whole
 /// groups of 64 steps or not; several pieces of columns (from 512 on); columns that do not fill the
 /// vectors.
@@ -46,10 +46,10 @@ const STREAMED: [GemmShape; 9] = [
     GemmShape { m: 9, k: 1030, n: 32 },
     GemmShape { m: 14, k: 603, n: 1100 },
     GemmShape { m: 33, k: 1100, n: 603 },
-    GemmShape { m: 64, k: 129, n: 1030 },
-    GemmShape { m: 65, k: 129, n: 1030 },
+    GemmShape { m: 128, k: 129, n: 1030 },
+    GemmShape { m: 129, k: 129, n: 1030 },
     GemmShape { m: 603, k: 1100, n: 10 },
-    GemmShape { m: 1030, k: 63, n: 64 },
+    GemmShape { m: 1030, k: 63, n: 128 },
 ];
 
 /// Sizes around the chunk (16,384) that a thread takes of an element-wise kernel, and above the
@@ -148,7 +148,7 @@ fn linear() {
 /// and many, alone and for several threads.
 #[test]
 fn a_row_of_linear_is_the_same_alone_and_among_others() {
-    const MANY: usize = 70;
+    const MANY: usize = 134;
     let mut random = Random::new(42);
     for (inputs, outputs) in [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600)] {
         let (x, w) = (random.uniform(MANY * inputs, 1.0), random.uniform(inputs * outputs, 1.0));
@@ -161,7 +161,7 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
                 y
             };
             let all = forward(MANY, &x);
-            for (first, rows) in [(0, 1), (69, 1), (3, 2), (50, 15), (5, 64), (1, 65)] {
+            for (first, rows) in [(0, 1), (133, 1), (3, 2), (50, 15), (5, 128), (1, 129)] {
                 let some = forward(rows, &x[first * inputs..][..rows * inputs]);
                 let of_all = &all[first * outputs..][..rows * outputs];
                 let same = some.iter().zip(of_all).all(|(x, y)| x.to_bits() == y.to_bits());

@@ -50,8 +50,8 @@ const MIN_PIECES: usize = 16;
 const TASK_FLOPS: f64 = 1e6;
 
 /// Below this many panels of columns, packing A costs more than it saves: each packed element
-/// would be read only that many times.
-const PACK_A_MIN_PANELS: usize = 4;
+/// would be read only that many times. (Measured: at 7 panels it costs 6 %, at 32 it saves as much.)
+const PACK_A_MIN_PANELS: usize = 16;
 
 /// Steps of k up to which writing C takes as long as computing it: its cache lines are then asked for
 /// a tile ahead.

@@ -30,6 +30,9 @@ impl<'a> Strided<'a> {
 /// Rows of a transposed A by which their loads are announced ahead: each lies on another page.
 const ROWS_AHEAD: usize = 16;
 
+/// Rows of a panel that a transposed B is written to at a time.
+const ROWS_TRANSPOSED: usize = 64;
+
 /// Elements that [`pack_a`] needs for `rows` rows.
 pub(super) fn packed_a_len(rows: usize, mr: usize, stride: usize) -> usize {
     rows.next_multiple_of(mr) * stride
@@ -147,10 +150,15 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
             }
         }
     } else {
-        for j in 0..width {
-            let from = &b.data[(column + j) * b.col_stride + first..][..rows];
-            for (to, &value) in panel[j..].iter_mut().step_by(nr).zip(from) {
-                *to = value;
+        // Some rows at a time, whose lines of the panel stay in the first-level cache meanwhile.
+        for start in (0..rows).step_by(ROWS_TRANSPOSED) {
+            let rows = ROWS_TRANSPOSED.min(rows - start);
+            let panel = &mut panel[start * nr..][..rows * nr];
+            for j in 0..width {
+                let from = &b.data[(column + j) * b.col_stride + first + start..][..rows];
+                for (to, &value) in panel.chunks_exact_mut(nr).zip(from) {
+                    to[j] = value;
+                }
             }
         }
     }

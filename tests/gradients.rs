@@ -679,10 +679,10 @@ proptest! {
 proptest! {
     #![proptest_config(config(3))]
 
-    /// A network takes 1,024 rows at a time and adds up their gradients.
+    /// So small a network takes 10,240 rows at a time and adds up their gradients.
     #[test]
     fn mlp_on_more_rows_than_a_block(
-        rows in prop::sample::select(vec![1024usize, 1025, 1100, 2049]), mean: bool, seed: u64,
+        rows in prop::sample::select(vec![10_240usize, 10_241, 11_000, 20_481]), mean: bool, seed: u64,
     ) {
         let shape = MlpShape { inputs: 3, hidden: 5, classes: 4 };
         check_network(&Network::new(shape, rows, mean, seed))?;

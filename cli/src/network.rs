@@ -62,7 +62,8 @@ pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
 pub fn check_mlp_memory(hidden: usize, classes: usize) -> Result<(), Error> {
     // Weights, gradients, velocity and what early stopping keeps; two blocks of activations.
     let weights = 4 * (PIXELS + classes + 1).saturating_mul(hidden.saturating_add(1));
-    let activations = 2 * 1024 * hidden.saturating_add(classes);
+    let hidden_block = hidden.saturating_mul(1024).max(1 << 20);
+    let activations = hidden_block.saturating_add(classes.saturating_mul(10_240)).saturating_mul(2);
     check_memory(weights.saturating_add(activations), || {
         format!("{} and {classes} classes", count(hidden, "hidden unit"))
     })

@@ -54,3 +54,48 @@ pub(super) fn store<S: Simd, const WHOLE: bool>(
         simd.partial_store_f32s(&mut to[at..][..width], value);
     }
 }
+
+/// [`load`] without a check, for loops that it would slow down.
+///
+/// # Safety
+/// `at + width` must be at most the slice's length, and `width` the vector's if `WHOLE`.
+#[inline(always)]
+pub(super) unsafe fn load_unchecked<S: Simd, const WHOLE: bool>(
+    simd: S,
+    from: &[f32],
+    at: usize,
+    width: usize,
+) -> S::f32s {
+    debug_assert!(at + width <= from.len(), "{width} elements from {at} of {}", from.len());
+    // SAFETY: the caller's promise. Vectors are aligned like their elements.
+    unsafe {
+        if WHOLE {
+            from.as_ptr().add(at).cast::<S::f32s>().read_unaligned()
+        } else {
+            simd.partial_load_f32s(from.get_unchecked(at..at + width))
+        }
+    }
+}
+
+/// [`store`] without a check.
+///
+/// # Safety
+/// As for [`load_unchecked`].
+#[inline(always)]
+pub(super) unsafe fn store_unchecked<S: Simd, const WHOLE: bool>(
+    simd: S,
+    to: &mut [f32],
+    at: usize,
+    width: usize,
+    value: S::f32s,
+) {
+    debug_assert!(at + width <= to.len(), "{width} elements from {at} of {}", to.len());
+    // SAFETY: the caller's promise. Vectors are aligned like their elements.
+    unsafe {
+        if WHOLE {
+            to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(value);
+        } else {
+            simd.partial_store_f32s(to.get_unchecked_mut(at..at + width), value);
+        }
+    }
+}

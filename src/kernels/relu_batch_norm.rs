@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use pulp::{Simd, WithSimd};
 
-use super::channels::{for_each_vector, load, store};
+use super::channels::{for_each_vector, load, load_unchecked, store, store_unchecked};
 use super::relu::{keep_where_positive, relu};
 use super::scratch::Buffer;
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span, max_pool};
@@ -327,12 +327,17 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
     mean: &mut [f32],
     deviations: &mut [f32],
 ) {
+    assert!(rows > 0 && (rows - 1) * stride + at + width <= r.len(), "a block");
     let sum = sum_rows(simd, rows, |row, sum| {
-        simd.add_f32s(sum, load::<S, WHOLE>(simd, r, row * stride + at, width))
+        // SAFETY: the last row's vector lies in r.
+        let r = unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
+        simd.add_f32s(sum, r)
     });
     let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
     let squares = sum_rows(simd, rows, |row, sum| {
-        let apart = simd.sub_f32s(load::<S, WHOLE>(simd, r, row * stride + at, width), block_mean);
+        // SAFETY: as above.
+        let r = unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
+        let apart = simd.sub_f32s(r, block_mean);
         simd.mul_add_e_f32s(apart, apart, sum)
     });
     if before == 0 {
@@ -548,7 +553,7 @@ fn add_pieces(pieces: &[f32], doffset: &mut [f32], dscale: &mut [f32]) {
     }
 }
 
-/// What `dx = factor (dy - mean_dy) + (r - mean) slope` takes, one after the other.
+/// What `dx = factor (dy - mean_dy + (r - mean) slope)` takes, one after the other.
 fn set_coefficients(
     coefficients: &mut [f32],
     rows: usize,
@@ -559,16 +564,14 @@ fn set_coefficients(
 ) {
     let Normalization { mean, inv_deviation } = normalization;
     let channels = mean.len();
-    let (factors, rest) = coefficients.split_at_mut(channels);
+    let (factor, rest) = coefficients.split_at_mut(channels);
     let (mean_dy, rest) = rest.split_at_mut(channels);
     let (slope, means) = rest.split_at_mut(channels);
     let rows = rows as f64;
     for c in 0..channels {
-        let factor = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
-        factors[c] = factor;
+        factor[c] = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
         mean_dy[c] = (f64::from(doffset[c]) / rows) as f32;
-        let z_slope = f64::from(dscale[c]) / rows * f64::from(inv_deviation[c]);
-        slope[c] = (-z_slope * f64::from(factor)) as f32;
+        slope[c] = -(f64::from(dscale[c]) / rows * f64::from(inv_deviation[c])) as f32;
         means[c] = mean[c];
     }
 }
@@ -593,8 +596,8 @@ impl WithSimd for Gradients<'_> {
                 let at = pixel * channels + at;
                 let dy = load::<S, WHOLE>(simd, dy.unwrap_or(dx), at, width);
                 let r = load::<S, WHOLE>(simd, r, at, width);
-                let of_dy = coefficients.of_dy(simd, dy);
-                store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, of_dy, r));
+                let dy = coefficients.centred(simd, dy);
+                store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, dy, r));
             });
         }
     }
@@ -620,17 +623,18 @@ impl<S: Simd> Coefficients<S> {
         }
     }
 
-    /// The part of dx that dy has.
+    /// dy without its mean, which [`dx`](Self::dx) takes.
     #[inline(always)]
-    fn of_dy(&self, simd: S, dy: S::f32s) -> S::f32s {
-        simd.mul_f32s(simd.sub_f32s(dy, self.mean_dy), self.factor)
+    fn centred(&self, simd: S, dy: S::f32s) -> S::f32s {
+        simd.sub_f32s(dy, self.mean_dy)
     }
 
-    /// dx from [`of_dy`](Self::of_dy): 0 where r is not positive.
+    /// dx from [`centred`](Self::centred) dy: 0 where r is not positive.
     #[inline(always)]
-    fn dx(&self, simd: S, of_dy: S::f32s, r: S::f32s) -> S::f32s {
+    fn dx(&self, simd: S, centred: S::f32s, r: S::f32s) -> S::f32s {
         let apart = simd.sub_f32s(r, self.mean);
-        keep_where_positive(simd, r, simd.mul_add_e_f32s(apart, self.slope, of_dy))
+        let sum = simd.mul_add_e_f32s(apart, self.slope, centred);
+        keep_where_positive(simd, r, simd.mul_f32s(sum, self.factor))
     }
 }
 
@@ -802,21 +806,26 @@ impl WithSimd for PooledGradients<'_> {
         let windows = max_pool::Windows::new(shape);
         let output = shape.output();
         let zero = simd.splat_f32s(0.0);
+        assert!(r.len() == shape.input.image_len() && dx.len() == r.len(), "an image");
         for oy in 0..output.height {
             for_each_vector!(simd, channels, |at, width, WHOLE| {
                 let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
-                let elsewhere = coefficients.of_dy(simd, zero);
+                let elsewhere = coefficients.centred(simd, zero);
                 for ox in 0..output.width {
                     let from = (oy * output.width + ox) * channels + at;
                     let dy = load::<S, WHOLE>(simd, dy, from, width);
-                    let largest = coefficients.of_dy(simd, dy);
+                    let largest = coefficients.centred(simd, dy);
                     let place = max_pool::places(simd, &argmax[from..][..width]);
                     max_pool::for_each_pixel!(windows.at(oy, ox), |here, pixel| {
                         let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
-                        let of_dy = simd.select_f32s(is_here, largest, elsewhere);
+                        let dy = simd.select_f32s(is_here, largest, elsewhere);
                         let at = pixel * channels + at;
-                        let r = load::<S, WHOLE>(simd, r, at, width);
-                        store::<S, WHOLE>(simd, dx, at, width, coefficients.dx(simd, of_dy, r));
+                        // SAFETY: a window's pixels are the image's, of which r and dx have all.
+                        unsafe {
+                            let r = load_unchecked::<S, WHOLE>(simd, r, at, width);
+                            let value = coefficients.dx(simd, dy, r);
+                            store_unchecked::<S, WHOLE>(simd, dx, at, width, value);
+                        }
                     });
                 }
             });

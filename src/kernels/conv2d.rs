@@ -5,14 +5,15 @@
 //! elements under its window) times the kernel (taps, filters). The columns are never written:
 //! every image is copied into a frame of zeros that stays in the first- or second-level cache, and
 //! the product's inner loop reads the rows of the columns from where they lie in it. Dukhan's "The
-//! Indirect Convolution Algorithm" (2019) has the idea. Only [`backward_input`] writes columns, those
-//! of one row of output pixels at a time.
+//! Indirect Convolution Algorithm" (2019) has the idea. [`backward_input`]
+//! is a convolution too where windows make steps of one pixel and there are channels enough to fill
+//! vectors; otherwise it writes columns, those of one row of output pixels at a time.
 //!
 //! Padding takes part in the sums: where a weight or a gradient is infinite or NaN, so is (or NaN is)
 //! what it is multiplied with a padding's zero for.
 //!
 //! Accuracy, with u = 2^-24, t taps, p output pixels in the batch, f filters: y is within
-//! `(t + 1) u (sum |x w| + |b|)`; dx within `(f + a) u sum |dy w|` with a the windows an element
+//! `(t + 1) u (sum |x w| + |b|)`; dx within `(f a + 1) u sum |dy w|` with a the windows an element
 //! is in; dw within `(p + 1) u sum |x dy|`; db within `(w + p / w + 1) u sum |dy|`, w being the
 //! output's width; sums that are added to what was there include it. Moments are as
 //! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
@@ -28,12 +29,12 @@ use super::channels::{for_each_vector, load, store};
 use super::gemm::Write;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
-use super::kernel_span;
 use super::relu::relu;
 use super::relu_batch_norm::{Moments, merge_block, sum_rows};
 use super::scratch::Buffer;
+use super::{ELEMENTWISE_CHUNK, kernel_span};
 use crate::cpu::{Chunks, Cpu};
-use crate::shape::{Conv2dShape, check_len};
+use crate::shape::{Conv2dShape, ImageShape, check_len};
 
 /// y = conv(x, w) + b: x as `shape.input`, w (window height, window width, channels, filters),
 /// b (filters), y as `shape.output()`.
@@ -231,6 +232,26 @@ impl Frame {
         let len = height.checked_mul(width).and_then(|len| len.checked_mul(input.channels));
         assert!(len.is_some(), "{shape:?} overflows");
         Self { shape, height, width, padding, output, stride }
+    }
+
+    /// Of dy, for the convolution that makes dx of it: windows of all dy that an element takes part in.
+    /// Only where windows make steps of one pixel.
+    fn transposed(shape: Conv2dShape) -> Self {
+        let Conv2dShape { input, window, filters } = shape;
+        let before = window.padding_before(input.height, input.width);
+        let [height, width] = window.size;
+        Self {
+            shape: Conv2dShape {
+                input: ImageShape { channels: filters, ..shape.output() },
+                window,
+                filters: input.channels,
+            },
+            height: input.height + height - 1,
+            width: input.width + width - 1,
+            padding: [height - 1 - before[0], width - 1 - before[1]],
+            output: [input.height, input.width],
+            stride: [1, 1],
+        }
     }
 
     fn len(self) -> usize {
@@ -554,13 +575,21 @@ impl BackwardWeights<'_> {
                 });
             }
         });
-        for gradients in gradients.chunks_exact(len) {
-            let (group_dw, group_db) = gradients.split_at(dw.len());
-            cpu.dispatch(Add(group_dw, dw));
-            cpu.dispatch(Add(group_db, db));
-        }
+        let gradients = &*gradients;
+        let add_groups = |first: usize, to: &mut [f32]| {
+            for gradients in gradients.chunks_exact(len) {
+                cpu.dispatch(Add(&gradients[first..][..to.len()], to));
+            }
+        };
+        let shared = parallel && gradients.len() >= ELEMENTWISE_CHUNK;
+        let weights = dw.len();
+        cpu.for_each_chunk(shared, dw, ADDED, |index, dw| add_groups(index * ADDED, dw));
+        add_groups(weights, db);
     }
 }
+
+/// Elements of dw that a thread adds up at a time.
+const ADDED: usize = 512;
 
 /// Adds the first slice to the second.
 struct Add<'a>(&'a [f32], &'a mut [f32]);
@@ -615,8 +644,12 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                     std::array::from_fn(|i| tap_offset(frame, first + i.min(rows - 1)));
                 let mut sums: Tile<S, MR, NV> = zeros(simd);
                 for oy in 0..height {
-                    let start = frame.start(oy, 0);
-                    let a = offsets.map(|offset| image[start + offset..].as_ptr());
+                    let start = image[frame.start(oy, 0)..].as_ptr();
+                    // A loop: `map` would be a call, and the sums would leave their registers.
+                    let mut a = [start; MR];
+                    for (a, offset) in a.iter_mut().zip(&offsets) {
+                        *a = start.wrapping_add(*offset);
+                    }
                     let dy = &dy[oy * width * stride..];
                     assert!(dy.len() >= (width - 1) * stride + nr, "a row of dy");
                     let b = PanelB { ptr: dy.as_ptr(), k_stride: stride, ahead: 8 * stride };
@@ -677,6 +710,52 @@ impl WithSimd for BackwardInput<'_> {
 impl BackwardInput<'_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Conv2dShape { input, window, .. } = self.shape;
+        let nr = NV * S::F32_LANES;
+        // Up to twice the arithmetic makes up for columns that need not be added up.
+        let convolved = input.channels.next_multiple_of(nr) * window.area();
+        let is_convolution =
+            window.stride == [1, 1] && convolved <= 2 * self.shape.taps().next_multiple_of(nr);
+        // Its padding would make NaN of what no window gives.
+        if is_convolution && self.w.iter().all(|w| w.is_finite()) {
+            self.run_convolution::<S, MR, NV>(simd);
+        } else {
+            self.run_columns::<S, MR, NV>(simd);
+        }
+    }
+
+    /// dx as the convolution of dy with the kernel, its rows and columns reversed and its filters and
+    /// channels swapped.
+    #[inline(always)]
+    fn run_convolution<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Self { cpu, shape, dy, w, dx } = self;
+        let Conv2dShape { input: ImageShape { channels, .. }, window, filters } = shape;
+        let nr = NV * S::F32_LANES;
+        let (area, panels) = (window.area(), channels.div_ceil(nr));
+        let mut packed = Buffer::borrow(&PACKED, panels * area * filters * nr);
+        let packed = &mut packed[..panels * area * filters * nr];
+        for (index, packed) in packed.chunks_exact_mut(filters * nr).enumerate() {
+            let (panel, place) = (index / area, area - 1 - index % area);
+            let data = &w[place * channels * filters..][..channels * filters];
+            let kernel = Strided { data, row_stride: 1, col_stride: filters };
+            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, channels, packed);
+        }
+        let packed = &*packed;
+        let mut b = Buffer::borrow(&COLUMNS, channels);
+        b[..channels].fill(0.0);
+        let b = &b[..channels];
+        let (frame, output) = (Frame::transposed(shape), shape.output().image_len());
+        cpu.for_each_chunk(is_parallel(shape), dx, shape.input.image_len(), |index, dx| {
+            let (x, y) = (&dy[index * output..][..output], dx);
+            let (relu, moments) = (false, None);
+            simd.vectorize(ForwardImage::<MR, NV> { frame, x, packed, b, y, relu, moments });
+        });
+    }
+
+    /// dx by columns, the product of dy and the transposed kernel, which are added up where windows
+    /// overlap.
+    #[inline(always)]
+    fn run_columns<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
         let Self { cpu, shape, dy, w, dx } = self;
         let (input, output) = (shape.input.image_len(), shape.output().image_len());
         let (taps, filters) = (shape.taps(), shape.filters);

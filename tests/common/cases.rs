@@ -454,7 +454,7 @@ pub fn conv2d(checker: &mut Checker, inputs: &Conv2d) {
     let mut sums = dx64.clone();
     reference::conv2d::backward_input(shape, &dy64, &w64, &mut dx64);
     reference::conv2d::backward_input(shape, &abs(&dy64), &abs(&w64), &mut sums);
-    let expected = Expected::new("dx", dx64, roundings(filters + overlap(window), sums));
+    let expected = Expected::new("dx", dx64, roundings(filters * overlap(window) + 1, sums));
     checker.case(&format!("conv2d::backward_input {shape:?}"), &[expected], |cpu| {
         let mut dx = vec![f32::NAN; x.len()];
         conv2d::backward_input(cpu, shape, dy, w, &mut dx);

@@ -32,9 +32,10 @@ const STEPS: [usize; 9] = [0, 1, 3, 4, 5, 64, 65, 320, 321];
 /// three chunks, of equal length or not.
 const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 
-/// A product whose B has more elements than are packed at a time (`PACKED_B_MAX` in
+/// A product with more rows than are streamed (`FEW_ROWS`), whose B has more elements than are packed at
+/// a time (`PACKED_B_MAX` in
 /// `gemm/blocked.rs`, 2^18), by more than a chunk of k.
-const SWEEPS: GemmShape = GemmShape { m: 65, k: 4700, n: 1100 };
+const SWEEPS: GemmShape = GemmShape { m: 131, k: 4700, n: 1100 };
 
 /// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 128), whose large operand
 /// is streamed: one piece of k (up to 800) and several, 16 at most, of one chunk of k or two, of whole
@@ -109,17 +110,20 @@ fn linear() {
     for (rows, outputs) in [(63, 127), (64, 128), (65, 129), (129, 260), (1100, 130), (70, 2000)] {
         shapes.push(LinearShape { rows, inputs: 3, outputs });
     }
-    // The products of forward and backward for several threads; with several chunks of k; and
-    // with several sweeps over B, in each of the three products in turn.
-    let GemmShape { m, k, n } = STREAMED[4];
+    // The products of forward and backward for several threads; with several chunks of k; each of
+    // the three products streamed in turn, and each with several sweeps over B, whose epilogue comes
+    // with the last.
     for (rows, inputs, outputs) in [
         (97, 801, 65),
         (130, 784, 100),
         (15, 65, 1601),
         (801, 33, 17),
-        (m, k, n),
-        (m, n, k),
-        (k, m, n),
+        (33, 1100, 603),
+        (33, 603, 1100),
+        (1100, 33, 603),
+        (131, 1603, 300),
+        (131, 300, 1603),
+        (1603, 131, 300),
     ] {
         shapes.push(LinearShape { rows, inputs, outputs });
     }

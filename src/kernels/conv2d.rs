@@ -17,7 +17,7 @@
 //! is in; dw within `(p + 1) u sum |x dy|`; db within `(w + p / w + 1) u sum |dy|`, w being the
 //! output's width; sums that are added to what was there include it. Moments are as
 //! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
-//! as a piece. Operands below the normal range count as zero.
+//! as a piece, and w / 4 more roundings in each where rows have w pixels. Operands below the normal range count as zero.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -409,7 +409,7 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
         let (taps, filters) = (frame.shape.taps(), frame.shape.filters);
         let nr = NV * S::F32_LANES;
         let [height, width] = frame.output;
-        // The last tile of a row may reach beyond it: what it reads there is not used.
+        // A row shorter than a tile: what the tile reads beyond it is not used.
         let mut image = Buffer::borrow(&FRAME, frame.len() + MR * frame.step());
         frame.fill(x, &mut image);
         for (panel, filter) in (0..filters).step_by(nr).enumerate() {

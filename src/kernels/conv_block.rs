@@ -31,7 +31,7 @@ impl ConvBlockShape {
     }
 }
 
-/// r = max(conv(x, w) + b, 0) (as `convolution.output()`), its moments per filter merged into
+/// x, w and b as [`conv2d::forward`] has them; r = max(conv(x, w) + b, 0) (as `convolution.output()`), its moments per filter merged into
 /// `moments`, and, as `pool().output()`, y = the largest r of every window and in `argmax` its
 /// place. What the block gives is y [normalised](super::relu_batch_norm::forward_normalize_in_place).
 ///
@@ -67,7 +67,7 @@ pub fn forward(
 }
 
 /// dw (like w) and db (filters), overwritten or added to as `write` says, from dy (as
-/// `pool().output()`), with moments that depend on x: from x, r and argmax as [`forward`] had and
+/// `pool().output()`), with moments that depend on x: from x (as `convolution.input`), r and argmax as [`forward`] had and
 /// wrote them, and its y, normalised.
 ///
 /// # Panics

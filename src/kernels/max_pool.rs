@@ -181,7 +181,8 @@ impl<P: Place> WithSimd for Image<'_, P> {
                     let mut best = simd.splat_f32s(f32::from_bits(place));
                     for_each_pixel!(window, |place, pixel| {
                         let from = pixel * channels + at;
-                        // SAFETY: a window's pixels are the image's, of which x has all.
+                        // SAFETY: a window's pixels are the image's, of which x has all;
+                        // `for_each_vector` gives whole vectors where WHOLE.
                         let x = unsafe { load_unchecked::<S, WHOLE>(simd, x, from, width) };
                         let here = simd.splat_f32s(f32::from_bits(place as u32));
                         let nan = simd.not_m32s(simd.equal_f32s(x, x));
@@ -278,6 +279,8 @@ fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
     if let Ok(whole) = <&mut [P; 16]>::try_from(&mut *places) {
         let mut floats = [0.0f32; 16];
         store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
+        // Hidden from LLVM, which would take the vector apart element by element; as it is, all are
+        // converted by one instruction.
         *whole = black_box(floats).map(|float| P::new(float.to_bits()));
         return;
     }
@@ -318,7 +321,8 @@ impl Windows {
         Self { shape, padding }
     }
 
-    /// The window of an output pixel.
+    /// The window of an output pixel: never empty, and its rows and columns are always the image's,
+    /// because padding is less than a window on either side.
     #[inline(always)]
     pub(super) fn at(&self, oy: usize, ox: usize) -> PoolWindow {
         let PoolShape { input, window } = self.shape;

@@ -327,9 +327,11 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
     mean: &mut [f32],
     deviations: &mut [f32],
 ) {
+    assert!(!WHOLE || width == S::F32_LANES, "a whole vector");
     assert!(rows > 0 && (rows - 1) * stride + at + width <= r.len(), "a block");
     let sum = sum_rows(simd, rows, |row, sum| {
-        // SAFETY: the last row's vector lies in r.
+        // SAFETY: the last row's vector lies in r, by the second assertion; the first is the other
+        // condition.
         let r = unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
         simd.add_f32s(sum, r)
     });
@@ -820,7 +822,8 @@ impl WithSimd for PooledGradients<'_> {
                         let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
                         let dy = simd.select_f32s(is_here, largest, elsewhere);
                         let at = pixel * channels + at;
-                        // SAFETY: a window's pixels are the image's, of which r and dx have all.
+                        // SAFETY: a window's pixels are the image's, of which r and dx have all;
+                        // `for_each_vector` gives whole vectors where WHOLE.
                         unsafe {
                             let r = load_unchecked::<S, WHOLE>(simd, r, at, width);
                             let value = coefficients.dx(simd, dy, r);

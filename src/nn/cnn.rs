@@ -462,7 +462,7 @@ impl AdamState {
 /// Scratch of the passes: allocated by the first pass, kept for the next.
 #[derive(Debug)]
 pub struct Workspace {
-    /// Rectified output of the convolution, and its gradient.
+    /// Rectified output of the convolution.
     r: Vec<f32>,
     moments: Moments,
     normalization: Normalization,

@@ -103,9 +103,10 @@ impl Mlp {
         check_len("x", x.len(), rows, inputs);
         check_len("probabilities", probabilities.len(), rows, classes);
         let block = block_rows(self.shape.hidden);
-        let blocks = x.chunks(block * inputs).zip(probabilities.chunks_mut(block * classes));
-        for (x, probabilities) in blocks {
-            let rows = x.len() / inputs;
+        let blocks = probabilities.chunks_mut((block * classes).max(1));
+        for (index, probabilities) in blocks.enumerate() {
+            let rows = probabilities.len() / classes;
+            let x = &x[index * block * inputs..][..rows * inputs];
             let Activations { logits, .. } = self.forward(cpu, work, x, rows);
             softmax::forward(cpu, MatrixShape { rows, cols: classes }, logits, probabilities);
         }

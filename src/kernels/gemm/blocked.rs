@@ -2,11 +2,11 @@
 //! epilogues applied while the finished tile is still in registers.
 //!
 //! The blocking is Goto and van de Geijn's ("Anatomy of High-Performance Matrix Multiplication",
-//! ACM TOMS 34(3), 2008) in BLIS's words: C is cut into pieces of `MC` rows, k into chunks of
-//! at most `KC` so that an `MC x KC` block of A and a `KC x NR` panel of B stay in the second-level
-//! cache together. B is packed once by all threads, then every piece of C is
-//! computed from start to end by one thread, in an order that depends on the shape alone: the
-//! bits do not depend on the number of threads.
+//! ACM TOMS 34(3), 2008) in BLIS's words: C is cut into pieces of `MC` rows, and of columns where
+//! those are few, k into chunks of at most `KC` so that an `MC x KC` block of A and a `KC x NR` panel of
+//! B stay in the second-level cache together. Some chunks of B at a time (a sweep) are packed by all
+//! threads, or by the thread whose piece alone needs them; A is packed where enough columns use it.
+//! Each piece adds up its chunks in order: the bits do not depend on the number of threads.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -28,7 +28,7 @@ use crate::kernels::scratch::Buffer;
 const KC: usize = 800;
 
 /// Length of the chunks of k, of which there are as many as [`KC`] makes necessary: the order in which
-/// an element's products are added up depends on nothing else.
+/// an element's products are added up, where C is overwritten, depends on nothing else.
 pub(super) fn chunk_len(k: usize) -> usize {
     k.div_ceil(k.div_ceil(KC).max(1)).max(1)
 }
@@ -60,8 +60,9 @@ const THIN_K: usize = 16;
 /// Elements up to which a piece's chunk of packed B stays in the second-level cache (256 KiB).
 const SHORT_B: usize = 64 << 10;
 
-/// Elements of packed B held at a time (1 MiB, or one chunk of k), so that it is still in the cache when it is multiplied; a longer k is done in several sweeps. `SWEEPS` in
-/// tests/reference.rs must go beyond it.
+/// Elements of packed B held at a time (1 MiB, or one chunk of k), so that it is still in the cache when
+/// it is multiplied; a longer k is done in several sweeps. `SWEEPS` in tests/reference.rs must go
+/// beyond it.
 const PACKED_B_MAX: usize = 1 << 18;
 
 thread_local! {
@@ -430,15 +431,18 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                 } else {
                     RowsOfA::Packed(&packed_a[(tile - whole) * MR * A_STRIDE..])
                 };
-                if (panel * NV + 1) * S::F32_LANES < shape.n {
-                    // SAFETY: the panel has kc rows of nr elements, sliced above.
-                    let sums: Tile<S, MR, NV> = unsafe { self.multiply(simd, kc, rows_of_a, b) };
-                    self.store(simd, tile, panel, sums, accumulate, epilogue);
-                } else {
-                    // A last panel of one vector at most.
-                    // SAFETY: as above.
-                    let sums: Tile<S, MR, 1> = unsafe { self.multiply(simd, kc, rows_of_a, b) };
-                    self.store(simd, tile, panel, sums, accumulate, epilogue);
+                // SAFETY: the panel has kc rows of nr elements, and the rows of A lie in its slice, both
+                // sliced above; those in place are contiguous, or they would have been packed. Tile and
+                // panel are the piece's, of which each thread has its own: `Gemm` cuts C into them.
+                unsafe {
+                    if (panel * NV + 1) * S::F32_LANES < shape.n {
+                        let sums: Tile<S, MR, NV> = self.multiply(simd, kc, rows_of_a, b);
+                        self.store(simd, tile, panel, sums, accumulate, epilogue);
+                    } else {
+                        // A last panel of one vector at most.
+                        let sums: Tile<S, MR, 1> = self.multiply(simd, kc, rows_of_a, b);
+                        self.store(simd, tile, panel, sums, accumulate, epilogue);
+                    }
                 }
             }
         }
@@ -447,7 +451,8 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     /// The product of a tile's rows of A and the first `W` vectors of a panel of B.
     ///
     /// # Safety
-    /// As for [`multiply_add`](super::microkernel::multiply_add), as far as B goes.
+    /// As for [`multiply_add_matrix`], where the rows of A are in place; otherwise as for
+    /// [`multiply_add_packed`].
     #[inline(always)]
     unsafe fn multiply<S: Simd, const W: usize>(
         &self,
@@ -457,8 +462,7 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         b: PanelB,
     ) -> Tile<S, MR, W> {
         let transposed = self.product.a.row_stride == 1;
-        // SAFETY: A has MR rows of kc steps of k, by the two functions that made it; B is the
-        // caller's promise.
+        // SAFETY: the caller's promise.
         unsafe {
             match a {
                 RowsOfA::InPlace(a) => multiply_add_matrix::<S, MR, W>(simd, zeros(simd), kc, a, b),
@@ -496,7 +500,7 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         }
     }
 
-    /// Finishes a tile with all its rows and writes it to C, whose element `first` is the tile's
+    /// Finishes a tile with all its rows and writes it to C, whose columns are contiguous, whose element `first` is the tile's
     /// first, in column `column`; if `MASKED`, without the columns that C does not have. Each step is a
     /// loop of its own, short enough for LLVM to unroll, or the sums would leave their registers.
     ///
@@ -581,8 +585,11 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     }
 
     /// Writes a tile to C: adds what is there if `accumulate`, then applies the epilogue.
+    ///
+    /// # Safety
+    /// The piece must lie in C and be this thread's alone, and the tile and the panel be of the piece.
     #[inline(always)]
-    pub(super) fn store<S: Simd, const W: usize>(
+    pub(super) unsafe fn store<S: Simd, const W: usize>(
         &self,
         simd: S,
         tile: usize,

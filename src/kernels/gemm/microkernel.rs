@@ -237,12 +237,9 @@ pub(in crate::kernels) unsafe fn multiply_add_rows<S: Simd, const MR: usize, con
     b: PanelB,
 ) -> Tile<S, MR, NV> {
     for p in 0..k {
-        let mut columns = [simd.splat_f32s(0.0); NV];
-        for (j, column) in columns.iter_mut().enumerate() {
-            let at = p * b.k_stride + j * S::F32_LANES;
-            // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
-            *column = unsafe { b.ptr.add(at).cast::<S::f32s>().read_unaligned() };
-        }
+        // SAFETY: the caller promises NV vectors of LANES elements at every step of k.
+        let columns =
+            unsafe { columns::<S, NV>(simd, b.ptr.wrapping_add(p * b.k_stride), b.ahead) };
         for (row, a) in acc.iter_mut().zip(a) {
             // SAFETY: the caller promises this element.
             let scalar = simd.splat_f32s(unsafe { *a.add(p * k_stride) });

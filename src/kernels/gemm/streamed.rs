@@ -1,5 +1,5 @@
-//! Products with few rows: every element of B is used once per tile of rows, so B is never packed
-//! but read where it lies, each byte once from memory.
+//! Products with few rows: every element of B is used once per tile of rows, so B is not packed (but
+//! for a last panel that does not fill its vectors) but read where it lies, each byte once from memory.
 //!
 //! k is cut into pieces that threads sum up into a C of their own, and those are added up in order:
 //! their number depends on k alone, so the bits do not depend on the number of threads. Nor do they
@@ -96,10 +96,12 @@ impl Streamed<'_> {
         let column_pieces = panels.div_ceil(panels_per_piece);
 
         let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
-        // The sums of a panel's tiles, panel by panel, piece of k by piece of k.
+        // The sums of a panel's tiles, panel by panel, piece of k by piece of k, if they have to wait.
         let panel_len = m.div_ceil(MR) * MR * nr;
-        let mut sums = Buffer::borrow(&BLOCK, k_pieces * panels * panel_len);
-        let sums = &mut sums[..k_pieces * panels * panel_len];
+        let waits = k > GROUP_ROWS;
+        let sums_len = if waits { k_pieces * panels * panel_len } else { 0 };
+        let mut sums = Buffer::borrow(&BLOCK, sums_len);
+        let sums = &mut sums[..sums_len];
         let chunks = Chunks::new(sums, panel_len);
         cpu.for_each(parallel, k_pieces * column_pieces, |index| {
             let (k_piece, column_piece) = (index / column_pieces, index % column_pieces);
@@ -112,7 +114,7 @@ impl Streamed<'_> {
                     panels: (first, panels_per_piece.min(panels - first)),
                 },
                 k_range: (k_piece * k_len, k_len.min(k - k_piece * k_len)),
-                sums: &chunks,
+                sums: waits.then_some(&chunks),
                 first_chunk: k_piece * panels,
                 finish: k_pieces == 1,
             });
@@ -132,7 +134,8 @@ struct StreamedPiece<'a, const MR: usize> {
     piece: Piece<'a, MR, NV>,
     /// Start and length.
     k_range: (usize, usize),
-    sums: &'a Chunks<'a, f32>,
+    /// Where sums wait, unless there is only one group of rows.
+    sums: Option<&'a Chunks<'a, f32>>,
     /// The chunk of this piece of k and panel 0.
     first_chunk: usize,
     /// Whether this piece of k is the only one: its sums go to C.
@@ -187,9 +190,13 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                 };
                 // SAFETY: the chunks of this piece of k and these panels are this thread's alone, and
                 // the one before is no longer alive.
-                let sums = unsafe { self.sums.get(self.first_chunk + panel) };
-                for (tile, sums) in sums.chunks_exact_mut(MR * nr).enumerate() {
-                    let acc = if done == 0 { zeros(simd) } else { load_tile::<S, MR>(simd, sums) };
+                let mut sums = self.sums.map(|sums| unsafe { sums.get(self.first_chunk + panel) });
+                for tile in 0..tiles {
+                    let sums = sums.as_mut().map(|sums| &mut sums[tile * MR * nr..][..MR * nr]);
+                    let acc = match &sums {
+                        Some(sums) if done > 0 => load_tile::<S, MR>(simd, sums),
+                        _ => zeros(simd),
+                    };
                     let acc = if tile < whole {
                         let a = unpacked_a::<MR>(a, tile * MR, (k_start, kc));
                         // SAFETY: A and B have MR rows and NV vectors at each of kc steps, sliced there.
@@ -205,8 +212,9 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                     };
                     if last && self.finish {
                         let Product { accumulate, epilogue, .. } = piece.product;
-                        piece.store(simd, tile, panel, acc, accumulate, epilogue);
-                    } else {
+                        // SAFETY: `Streamed` gives every column of C to one piece, with all rows.
+                        unsafe { piece.store(simd, tile, panel, acc, accumulate, epilogue) };
+                    } else if let Some(sums) = sums {
                         store_tile::<S, MR>(acc, sums);
                     }
                 }
@@ -235,8 +243,10 @@ impl<const MR: usize> WithSimd for AddUp<'_, MR> {
         let tile_len = MR * NV * S::F32_LANES;
         let stride = shape.n.div_ceil(NV * S::F32_LANES) * panel_len;
         for tile in 0..panel_len / tile_len {
-            let mut total = zeros::<S, MR, NV>(simd);
-            for sums in sums[panel * panel_len + tile * tile_len..].chunks(stride) {
+            let mut pieces = sums[panel * panel_len + tile * tile_len..].chunks(stride);
+            let first = pieces.next().expect("a piece of k");
+            let mut total = load_tile::<S, MR>(simd, &first[..tile_len]);
+            for sums in pieces {
                 let sums = load_tile::<S, MR>(simd, &sums[..tile_len]);
                 for (total, sums) in total.iter_mut().zip(sums) {
                     for (total, sum) in total.iter_mut().zip(sums) {
@@ -244,7 +254,8 @@ impl<const MR: usize> WithSimd for AddUp<'_, MR> {
                     }
                 }
             }
-            piece.store(simd, tile, panel, total, accumulate, epilogue);
+            // SAFETY: every panel comes once, with all its rows.
+            unsafe { piece.store(simd, tile, panel, total, accumulate, epilogue) };
         }
     }
 }

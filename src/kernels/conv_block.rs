@@ -1,7 +1,7 @@
 //! The study's convolution block: convolution, bias, ReLU, batch normalisation and max pooling.
 //!
 //! The same arithmetic as [`conv2d`], [`relu_batch_norm`](super::relu_batch_norm) and
-//! [`max_pool`](super::max_pool) one after the other, and the same bits; but every image is pooled
+//! [`max_pool`] one after the other, and the same bits; but every image is pooled
 //! while it is in the cache, and the gradient of its rectified convolution, as large as the whole
 //! batch's activations, is made image by image and never written to memory.
 //!

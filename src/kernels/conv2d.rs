@@ -17,7 +17,8 @@
 //! is in; dw within `(p + 1) u sum |x dy|`; db within `(w + p / w + 1) u sum |dy|`, w being the
 //! output's width; sums that are added to what was there include it. Moments are as
 //! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
-//! as a piece, and w / 4 more roundings in each where rows have w pixels. Operands below the normal range count as zero.
+//! as a piece, and w / 4 more roundings in each where rows have w pixels. Operands below the normal
+//! range count as zero.
 
 use std::cell::Cell;
 use std::hint::black_box;

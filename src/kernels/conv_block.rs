@@ -31,9 +31,10 @@ impl ConvBlockShape {
     }
 }
 
-/// x, w and b as [`conv2d::forward`] has them; r = max(conv(x, w) + b, 0) (as `convolution.output()`), its moments per filter merged into
-/// `moments`, and, as `pool().output()`, y = the largest r of every window and in `argmax` its
-/// place. What the block gives is y [normalised](super::relu_batch_norm::forward_normalize_in_place).
+/// x, w and b as [`conv2d::forward`] has them; r = max(conv(x, w) + b, 0) (as
+/// `convolution.output()`), its moments per filter merged into `moments`, and, as `pool().output()`,
+/// y = the largest r of every window and in `argmax` its place. What the block gives is y
+/// [normalised](super::relu_batch_norm::forward_normalize_in_place).
 ///
 /// # Panics
 /// If a slice or `moments` does not fit `shape`, or the pool's window has more than 256 places.
@@ -67,8 +68,8 @@ pub fn forward(
 }
 
 /// dw (like w) and db (filters), overwritten or added to as `write` says, from dy (as
-/// `pool().output()`), with moments that depend on x: from x (as `convolution.input`), r and argmax as [`forward`] had and
-/// wrote them, and its y, normalised.
+/// `pool().output()`), with moments that depend on x: from x (as `convolution.input`), r and argmax
+/// as [`forward`] had and wrote them, and its y, normalised.
 ///
 /// # Panics
 /// If a slice or `normalization` does not fit `shape`, or the pool's window has more than 256 places.

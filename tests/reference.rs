@@ -32,9 +32,8 @@ const STEPS: [usize; 9] = [0, 1, 3, 4, 5, 64, 65, 320, 321];
 /// three chunks, of equal length or not.
 const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 
-/// A product with more rows than are streamed (`FEW_ROWS`), whose B has more elements than are packed at
-/// a time (`PACKED_B_MAX` in
-/// `gemm/blocked.rs`, 2^18), by more than a chunk of k.
+/// A product with more rows than are streamed (`FEW_ROWS`), whose B has more elements than are packed
+/// at a time (`PACKED_B_MAX` in `gemm/blocked.rs`, 2^18), by more than a chunk of k.
 const SWEEPS: GemmShape = GemmShape { m: 131, k: 4700, n: 1100 };
 
 /// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 128), whose large operand

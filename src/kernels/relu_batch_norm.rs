@@ -215,8 +215,9 @@ const BLOCK: usize = 32;
 const MAX_PIECES: usize = 64;
 
 thread_local! {
-    /// Sums of the pieces, and the coefficients made of them.
+    /// Sums of the pieces, what they add up to, and the coefficients made of that.
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static TOTALS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static COEFFICIENTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
@@ -469,41 +470,6 @@ pub fn backward(
     dscale: &mut [f32],
     doffset: &mut [f32],
 ) {
-    struct Sums<'a> {
-        normalization: &'a Normalization,
-        r: &'a [f32],
-        dy: &'a [f32],
-        sums: &'a mut [f32],
-    }
-    impl WithSimd for Sums<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let Self { normalization: Normalization { mean, inv_deviation }, r, dy, sums } = self;
-            let channels = mean.len();
-            let (offset_sums, scale_sums) = sums.split_at_mut(channels);
-            offset_sums.fill(0.0);
-            scale_sums.fill(0.0);
-            for (r, dy) in r.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let mean = load::<S, WHOLE>(simd, mean, at, width);
-                    let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
-                    let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-                    for row in 0..r.len() / channels {
-                        let at = row * channels + at;
-                        let dy = load::<S, WHOLE>(simd, dy, at, width);
-                        let apart = simd.sub_f32s(load::<S, WHOLE>(simd, r, at, width), mean);
-                        sum = simd.add_f32s(sum, dy);
-                        sum_z = simd.mul_add_e_f32s(dy, simd.mul_f32s(apart, inv), sum_z);
-                    }
-                    let old = load::<S, WHOLE>(simd, offset_sums, at, width);
-                    store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
-                    let old = load::<S, WHOLE>(simd, scale_sums, at, width);
-                    store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
-                });
-            }
-        }
-    }
     let MatrixShape { rows, cols: channels } = shape;
     check_len("r", r.len(), rows, channels);
     check_len("dy", dy.len(), rows, channels);
@@ -518,17 +484,7 @@ pub fn backward(
         doffset.fill(0.0);
         return;
     }
-    let piece = piece_rows(shape);
-    let count = rows.div_ceil(piece);
-    let mut sums = Buffer::borrow(&SUMS, count * 2 * channels);
-    let sums = &mut sums[..count * 2 * channels];
-    cpu.for_each_chunk(is_parallel(shape), sums, 2 * channels, |index, sums| {
-        let start = index * piece * channels;
-        let len = (piece * channels).min(r.len() - start);
-        let (r, dy) = (&r[start..][..len], &dy[start..][..len]);
-        cpu.dispatch(Sums { normalization, r, dy, sums });
-    });
-    add_pieces(sums, doffset, dscale);
+    sum_gradients(cpu, shape, r, Some(normalization), dy, dscale, doffset);
 
     let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
     let coefficients = &mut coefficients[..4 * channels];
@@ -540,6 +496,72 @@ pub fn backward(
         let (r, dy) = (&r[start..][..dx.len()], &dy[start..][..dx.len()]);
         cpu.dispatch(Gradients { channels, coefficients, r, dy: Some(dy), dx });
     });
+}
+
+/// dscale = the sums over pixels of dy z, doffset = those of dy, with z (pixels, channels) as it is, or
+/// as `normalization` makes it.
+fn sum_gradients(
+    cpu: &Cpu,
+    shape: MatrixShape,
+    z: &[f32],
+    normalization: Option<&Normalization>,
+    dy: &[f32],
+    dscale: &mut [f32],
+    doffset: &mut [f32],
+) {
+    struct Piece<'a> {
+        channels: usize,
+        z: &'a [f32],
+        normalization: Option<&'a Normalization>,
+        dy: &'a [f32],
+        sums: &'a mut [f32],
+    }
+    impl WithSimd for Piece<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self { channels, z, normalization, dy, sums } = self;
+            let (offset_sums, scale_sums) = sums.split_at_mut(channels);
+            offset_sums.fill(0.0);
+            scale_sums.fill(0.0);
+            for (z, dy) in z.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let normalization =
+                        normalization.map(|Normalization { mean, inv_deviation }| {
+                            let mean = load::<S, WHOLE>(simd, mean, at, width);
+                            (mean, load::<S, WHOLE>(simd, inv_deviation, at, width))
+                        });
+                    let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+                    for row in 0..z.len() / channels {
+                        let at = row * channels + at;
+                        let dy = load::<S, WHOLE>(simd, dy, at, width);
+                        let mut z = load::<S, WHOLE>(simd, z, at, width);
+                        if let Some((mean, inv)) = normalization {
+                            z = simd.mul_f32s(simd.sub_f32s(z, mean), inv);
+                        }
+                        sum = simd.add_f32s(sum, dy);
+                        sum_z = simd.mul_add_e_f32s(dy, z, sum_z);
+                    }
+                    let old = load::<S, WHOLE>(simd, offset_sums, at, width);
+                    store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
+                    let old = load::<S, WHOLE>(simd, scale_sums, at, width);
+                    store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
+                });
+            }
+        }
+    }
+    let MatrixShape { rows, cols: channels } = shape;
+    let piece = piece_rows(shape);
+    let count = rows.div_ceil(piece);
+    let mut sums = Buffer::borrow(&SUMS, count * 2 * channels);
+    let sums = &mut sums[..count * 2 * channels];
+    cpu.for_each_chunk(is_parallel(shape), sums, 2 * channels, |index, sums| {
+        let start = index * piece * channels;
+        let len = (piece * channels).min(z.len() - start);
+        let (z, dy) = (&z[start..][..len], &dy[start..][..len]);
+        cpu.dispatch(Piece { channels, z, normalization, dy, sums });
+    });
+    add_pieces(sums, doffset, dscale);
 }
 
 /// Adds up the pieces' sums, in `f64` and in the order of the pieces: in each the channels' sums of
@@ -715,55 +737,14 @@ impl<'a> BackwardMaxPool<'a> {
         argmax: &'a [u8],
         dy: &'a [f32],
     ) -> Self {
-        struct Sums<'a> {
-            channels: usize,
-            y: &'a [f32],
-            dy: &'a [f32],
-            sums: &'a mut [f32],
-        }
-        impl WithSimd for Sums<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, simd: S) {
-                let Self { channels, y, dy, sums } = self;
-                let (offset_sums, scale_sums) = sums.split_at_mut(channels);
-                offset_sums.fill(0.0);
-                scale_sums.fill(0.0);
-                for (y, dy) in y.chunks(BLOCK * channels).zip(dy.chunks(BLOCK * channels)) {
-                    for_each_vector!(simd, channels, |at, width, WHOLE| {
-                        let (mut sum, mut sum_z) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-                        for row in 0..y.len() / channels {
-                            let at = row * channels + at;
-                            let dy = load::<S, WHOLE>(simd, dy, at, width);
-                            let z = load::<S, WHOLE>(simd, y, at, width);
-                            sum = simd.add_f32s(sum, dy);
-                            sum_z = simd.mul_add_e_f32s(dy, z, sum_z);
-                        }
-                        let old = load::<S, WHOLE>(simd, offset_sums, at, width);
-                        store::<S, WHOLE>(simd, offset_sums, at, width, simd.add_f32s(old, sum));
-                        let old = load::<S, WHOLE>(simd, scale_sums, at, width);
-                        store::<S, WHOLE>(simd, scale_sums, at, width, simd.add_f32s(old, sum_z));
-                    });
-                }
-            }
-        }
         max_pool::check(shape, r.len(), "r", y.len(), "y", argmax);
         check_len("dy", dy.len(), 1, y.len());
         normalization.check(shape.input.channels);
         let (pixels, pooled) = (shape.input.pixels(), shape.output().pixels());
         let channels = pixels.cols;
-        let piece = piece_rows(pooled);
-        let count = pooled.rows.div_ceil(piece);
-        let mut sums = Buffer::borrow(&SUMS, (2 * count + 2) * channels);
-        let (sums, totals) = sums[..(2 * count + 2) * channels].split_at_mut(2 * count * channels);
-        cpu.for_each_chunk(is_parallel(pooled), sums, 2 * channels, |index, sums| {
-            let start = index * piece * channels;
-            let len = (piece * channels).min(y.len() - start);
-            let (y, dy) = (&y[start..][..len], &dy[start..][..len]);
-            cpu.dispatch(Sums { channels, y, dy, sums });
-        });
-        let (doffset, dscale) = totals.split_at_mut(channels);
-        add_pieces(sums, doffset, dscale);
+        let mut totals = Buffer::borrow(&TOTALS, 2 * channels);
+        let (dscale, doffset) = totals[..2 * channels].split_at_mut(channels);
+        sum_gradients(cpu, pooled, y, None, dy, dscale, doffset);
 
         let mut coefficients = Buffer::borrow(&COEFFICIENTS, 4 * channels);
         let of_channels = &mut coefficients[..4 * channels];

@@ -501,8 +501,9 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     }
 
     /// Finishes a tile with all its rows and writes it to C, whose rows are contiguous and whose element
-    /// `first` is the tile's first, in column `column`; if `MASKED`, without the columns that C does not have. Each step is a
-    /// loop of its own, short enough for LLVM to unroll, or the sums would leave their registers.
+    /// `first` is the tile's first, in column `column`; if `MASKED`, without the columns that C does
+    /// not have. Each step is a loop of its own, short enough for LLVM to unroll, or the sums would
+    /// leave their registers.
     ///
     /// # Safety
     /// The tile, without those columns, must lie inside C and belong to no other piece.

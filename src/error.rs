@@ -60,6 +60,34 @@ pub enum Error {
         why: String,
     },
 
+    /// A loss is no number any more, or infinite: training has diverged. The network has been
+    /// left with the last weights whose loss was finite.
+    #[error(
+        "training has diverged: {loss} is {value} at step {step}; the weights are left as {}",
+        kept.map_or("the run began with them".into(), |epoch| format!(
+            "they were after epoch {epoch}"
+        ))
+    )]
+    Diverged {
+        /// Which loss it is.
+        loss: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The update of the weights that was about to be made, counted from 1.
+        step: u64,
+        /// The epoch whose weights have been left: none if not even the first loss was finite.
+        kept: Option<usize>,
+    },
+
+    /// A checkpoint cannot be used, but the one before it can.
+    #[error("{source}; the checkpoint before it is whole: {}", previous.display())]
+    Checkpoint {
+        /// What is wrong.
+        source: Box<Error>,
+        /// The checkpoint before it.
+        previous: PathBuf,
+    },
+
     /// A setting is out of range, or two settings contradict each other.
     #[error("{0}")]
     Setting(String),

@@ -10,7 +10,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::npz::file_name_from_array_name;
-use npyz::{DType, NpyHeader, Order, TypeChar, TypeStr, WriterBuilder};
+use npyz::{AutoSerialize, DType, NpyHeader, Order, TypeChar, TypeStr, WriterBuilder};
 use zip::read::ZipFile;
 use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
@@ -54,6 +54,17 @@ pub fn read_float_arrays(path: &Path, names: &[&str]) -> Result<Vec<FloatArray>,
     names.iter().map(read).collect()
 }
 
+/// Reads one array of any type that the methods of [`Array`] know; returns also its shape.
+pub(crate) fn read_array(path: &Path, name: &str) -> Result<(Vec<usize>, Array), Error> {
+    let mut archive = Archive::new(open(path)?, path)?;
+    let mut entry = archive.entry(name)?;
+    if !(entry.is_float() || entry.is_integer()) {
+        return Err(entry.fail(format!("has dtype '{}': numbers are expected", entry.dtype)));
+    }
+    let array = entry.read()?;
+    Ok((entry.shape, array))
+}
+
 /// The names of a file's arrays, without `.npy`.
 ///
 /// # Errors
@@ -90,23 +101,33 @@ pub fn write_float_arrays(path: &Path, arrays: &[(&str, &[usize], &[f32])]) -> R
     write_file_atomically(path, |file| {
         let mut zip = ZipWriter::new(file);
         for &(name, shape, values) in arrays {
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                .last_modified_time(DateTime::default()) // now, with some of zip's features
-                .large_file(size_of_val(values) > (1 << 31));
-            zip.start_file(file_name_from_array_name(name), options)?;
-            let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
-            let mut npy = npyz::WriteOptions::new()
-                .dtype(DType::new_scalar("<f4".parse().map_err(io::Error::other)?))
-                .shape(&shape)
-                .writer(BufWriter::new(&mut zip))
-                .begin_nd()?;
-            npy.extend(values.iter().copied())?;
-            npy.finish()?; // flushes the buffer, too
+            write_array(&mut zip, name, shape, values)?;
         }
         zip.finish()?;
         Ok(())
     })
+}
+
+/// Adds an array to an archive, stored.
+pub(crate) fn write_array<T: AutoSerialize + Copy>(
+    zip: &mut ZipWriter<impl Write + Seek>,
+    name: &str,
+    shape: &[usize],
+    values: &[T],
+) -> io::Result<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default()) // now, with some of zip's features
+        .large_file(size_of_val(values) > (1 << 31));
+    zip.start_file(file_name_from_array_name(name), options)?;
+    let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+    let mut npy = npyz::WriteOptions::new()
+        .default_dtype()
+        .shape(&shape)
+        .writer(BufWriter::new(zip))
+        .begin_nd()?;
+    npy.extend(values.iter().copied())?;
+    npy.finish() // flushes the buffer, too
 }
 
 /// Writes a file that appears at once or not at all: `write` fills a temporary file in the same
@@ -430,12 +451,17 @@ fn c_order(bytes: &[u8], shape: &[usize], item: usize) -> Vec<u8> {
 }
 
 /// An array in memory: little-endian, in C order.
-pub(super) struct Array {
+pub(crate) struct Array {
     dtype: TypeStr,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Array {
+    /// True if there are [`integers`](Self::integers).
+    pub(crate) fn is_integer(&self) -> bool {
+        matches!(self.dtype.type_char(), TypeChar::Int | TypeChar::Uint)
+    }
+
     /// The elements of a float array ([`Entry::is_float`]).
     pub(super) fn floats(&self) -> Vec<f32> {
         match self.dtype.size_field() {
@@ -445,7 +471,7 @@ impl Array {
     }
 
     /// The elements of an integer or boolean array.
-    pub(super) fn integers(&self) -> Box<dyn Iterator<Item = i128> + '_> {
+    pub(crate) fn integers(&self) -> Box<dyn Iterator<Item = i128> + '_> {
         macro_rules! of {
             ($int:ty) => {
                 Box::new(words(&self.bytes).map(|word| <$int>::from_le_bytes(word).into()))
@@ -464,7 +490,7 @@ impl Array {
     }
 
     /// The elements of a float, integer or boolean array.
-    pub(super) fn numbers(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+    pub(crate) fn numbers(&self) -> Box<dyn Iterator<Item = f64> + '_> {
         match (self.dtype.type_char(), self.dtype.size_field()) {
             (TypeChar::Float, 4) => {
                 Box::new(words(&self.bytes).map(|word| f32::from_le_bytes(word).into()))

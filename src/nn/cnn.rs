@@ -156,6 +156,35 @@ impl Cnn {
         if l2 == 0.0 { 0.0 } else { penalty(l2, squares(&self.w1) + squares(&self.w2)) }
     }
 
+    /// The arrays, with the names and the shapes that they have in files.
+    #[must_use]
+    pub fn arrays(&self) -> [(&'static str, Vec<usize>, &[f32]); 6] {
+        let CnnShape { channels, filters, hidden, classes, .. } = self.shape;
+        [
+            ("w0", vec![3, 3, channels, filters], &self.w0),
+            ("b0", vec![filters], &self.b0),
+            ("w1", vec![self.shape.pooled(), hidden], &self.w1),
+            ("b1", vec![hidden], &self.b1),
+            ("w2", vec![hidden, classes], &self.w2),
+            ("b2", vec![classes], &self.b2),
+        ]
+    }
+
+    /// Takes over the weights of a network of the same shape, without an allocation.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { shape, w0, b0, w1, b1, w2, b2 } = self;
+        assert_eq!(*shape, other.shape, "a network of another shape");
+        w0.copy_from_slice(&other.w0);
+        b0.copy_from_slice(&other.b0);
+        w1.copy_from_slice(&other.w1);
+        b1.copy_from_slice(&other.b1);
+        w2.copy_from_slice(&other.w2);
+        b2.copy_from_slice(&other.b2);
+    }
+
     /// Loss (without the penalty) and hits on a minibatch `x` (labels.len(), height, width,
     /// channels), normalised with its own moments, and in `gradients` (overwritten) those of the
     /// mean loss with the penalty.

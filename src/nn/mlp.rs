@@ -78,6 +78,31 @@ impl Mlp {
         mlp
     }
 
+    /// The arrays, with the names and the shapes that they have in files.
+    #[must_use]
+    pub fn arrays(&self) -> [(&'static str, Vec<usize>, &[f32]); 4] {
+        let MlpShape { inputs, hidden, classes } = self.shape;
+        [
+            ("w_h", vec![inputs, hidden], &self.w_h),
+            ("b_h", vec![hidden], &self.b_h),
+            ("w_o", vec![hidden, classes], &self.w_o),
+            ("b_o", vec![classes], &self.b_o),
+        ]
+    }
+
+    /// Takes over the weights of a network of the same shape, without an allocation.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { shape, w_h, b_h, w_o, b_o } = self;
+        assert_eq!(*shape, other.shape, "a network of another shape");
+        w_h.copy_from_slice(&other.w_h);
+        b_h.copy_from_slice(&other.b_h);
+        w_o.copy_from_slice(&other.w_o);
+        b_o.copy_from_slice(&other.b_o);
+    }
+
     /// Loss and hits on `x` (labels.len(), inputs).
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
 use super::history::{Epoch, History, Metrics};
-use super::patience::{self, Patience};
+use super::patience::{self, Best};
 use super::train_span;
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
@@ -17,8 +17,8 @@ use crate::kernels::adam::Adam;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
 use crate::kernels::softmax_cross_entropy::Tally;
-use crate::nn::Cnn;
 use crate::nn::cnn::{AdamState, EPSILON, Regularization, Workspace};
+use crate::nn::{Cnn, CnnShape};
 
 /// Settings of a training run; [`Settings::default`] gives the study's, without regularisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,6 +93,45 @@ pub struct Trained {
 /// Decay of the running moments, TensorFlow's.
 const DECAY: f64 = 0.99;
 
+/// A run between two steps: with settings, data and network all that the rest of it depends on.
+/// (What is random, the orders and dropout, is drawn by the numbers of epoch and step from streams
+/// of the settings' seed; no generator has a state of its own.)
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Epochs that have been completed.
+    pub epoch: usize,
+    /// Steps and moments of the optimiser.
+    pub adam: AdamState,
+    /// See [`Trained::running_moments`].
+    pub running_moments: Option<RunningMoments>,
+    /// The epochs that have been evaluated.
+    pub history: History,
+    /// Loss of every step's minibatch before its update, penalty included.
+    pub step_losses: Vec<f64>,
+    pub(super) best: Option<Best<(Cnn, Option<RunningMoments>)>>,
+    /// The newest minibatch.
+    pub(super) batch: Option<Metrics>,
+    /// Of the newest epoch, which may not be complete.
+    pub(super) train_seconds: f64,
+}
+
+impl State {
+    /// Before the first step.
+    #[must_use]
+    pub fn new(shape: CnnShape) -> Self {
+        Self {
+            epoch: 0,
+            adam: AdamState::new(shape),
+            running_moments: None,
+            history: History::default(),
+            step_losses: Vec::new(),
+            best: None,
+            batch: None,
+            train_seconds: 0.0,
+        }
+    }
+}
+
 /// Trains `cnn` in place. `observe` is called after every step and every epoch; when it breaks, the
 /// run ends after one more evaluation, so that the last row of the history always describes the
 /// weights as they are left (its epoch is then the one that was broken off). With `patience`, they
@@ -103,7 +142,9 @@ const DECAY: f64 = 0.99;
 ///
 /// # Errors
 /// [`Error::Setting`] if the training set is empty, a setting is out of range, or the network does
-/// not fit the data.
+/// not fit the data. [`Error::Diverged`] if the loss of a minibatch or on the training set is not
+/// finite any more; `cnn` is then left with the weights of the last evaluated epoch at which it was
+/// (with `patience`, of the best).
 pub fn train(
     cpu: &Cpu,
     settings: &Settings,
@@ -111,8 +152,60 @@ pub fn train(
     cnn: &mut Cnn,
     observe: &mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
 ) -> Result<Trained, Error> {
+    let mut state = State::new(cnn.shape);
+    resume(cpu, settings, split, cnn, &mut state, observe, &mut |_, _| Ok(()))?;
+    let State { history, step_losses, running_moments, .. } = state;
+    Ok(Trained { history, step_losses, running_moments })
+}
+
+/// Goes on with a run from `state`, which [`State::new`] begins, as [`train`] does. `keep` is
+/// called with the network and the state when an epoch is complete, before it is evaluated, and
+/// where the run is interrupted: a run that is resumed from copies of any of them ends with the
+/// same bits as one that was never stopped, if the settings (but for `epochs`, which may be more),
+/// the data and the instruction set are the same. See [`checkpoint`](super::checkpoint) for keeping
+/// them in files.
+///
+/// # Errors
+/// As [`train`], and [`Error::Setting`] if more epochs have been completed than are asked for or
+/// the state does not fit network and data; what `keep` returns, which ends the run.
+pub fn resume(
+    cpu: &Cpu,
+    settings: &Settings,
+    split: &Split,
+    cnn: &mut Cnn,
+    state: &mut State,
+    observe: &mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
+    keep: &mut (dyn FnMut(&Cnn, &State) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
     check(settings, split, cnn)?;
-    Ok(cpu.install(|| run(cpu, settings, split, cnn, observe)))
+    check_state(settings, split, cnn, state)?;
+    cpu.install(|| run(cpu, settings, split, cnn, state, observe, keep))
+}
+
+fn check_state(settings: &Settings, split: &Split, cnn: &Cnn, state: &State) -> Result<(), Error> {
+    let State { epoch, adam, step_losses, .. } = state;
+    let error = |why: String| Err(Error::Setting(why));
+    if *epoch > settings.epochs {
+        let epochs = settings.epochs;
+        return error(format!("{epoch} epochs have been made already, but epochs is {epochs}"));
+    }
+    if adam.m.shape != cnn.shape || adam.v.shape != cnn.shape {
+        return error("the state is that of a network of another shape".into());
+    }
+    let per_epoch = steps_per_epoch(settings, split);
+    let made = epoch.checked_mul(per_epoch).and_then(|made| step_losses.len().checked_sub(made));
+    if step_losses.len() as u64 != adam.step || made.is_none_or(|made| made >= per_epoch) {
+        return error(format!(
+            "{epoch} epochs of {per_epoch} steps cannot have {} steps and {} losses",
+            adam.step,
+            step_losses.len()
+        ));
+    }
+    Ok(())
+}
+
+fn steps_per_epoch(settings: &Settings, split: &Split) -> usize {
+    split.train.len().div_ceil(settings.batch)
 }
 
 fn check(settings: &Settings, split: &Split, cnn: &Cnn) -> Result<(), Error> {
@@ -160,104 +253,162 @@ fn run(
     settings: &Settings,
     split: &Split,
     cnn: &mut Cnn,
+    state: &mut State,
     observe: &mut (dyn FnMut(Event) -> ControlFlow<()> + Send),
-) -> Trained {
+    keep: &mut (dyn FnMut(&Cnn, &State) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
     let train = &split.train;
     let pixels = cnn.shape.pixels();
     let batch = settings.batch.min(train.len());
-    let steps = settings.epochs.saturating_mul(train.len().div_ceil(batch));
+    let per_epoch = steps_per_epoch(settings, split);
+    let steps = settings.epochs.saturating_mul(per_epoch);
     let adam = Adam { learning_rate: settings.learning_rate, ..Adam::default() };
-    let mut state = AdamState::new(cnn.shape);
     let mut work = Workspace::default();
     let mut images = vec![0.0; batch * pixels];
     let mut labels = vec![0; batch];
     let mut order: Vec<usize> = (0..train.len()).collect();
     // No allocation later, unless somebody asks for more steps than anybody waits for.
-    let mut trained = Trained {
-        history: History::default(),
-        step_losses: Vec::with_capacity(steps.min(1_000_000)),
-        running_moments: None,
-    };
-    let Trained { history, step_losses, running_moments } = &mut trained;
-    history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
-
-    let mut patience = settings.patience.map(Patience::new);
-
-    for epoch in 0..=settings.epochs {
-        let start = Instant::now();
-        let mut last_batch = None;
-        if epoch > 0 {
-            if settings.shuffle {
-                shuffle(&mut order, settings.seed, epoch);
+    state.step_losses.reserve(steps.saturating_sub(state.step_losses.len()).min(1_000_000));
+    state.history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
+    (state.history.interrupted, state.history.stopped_early) = (false, false);
+    // The newest weights whose loss is known to be finite, and their epoch.
+    let mut finite = Finite { epoch: None, weights: (cnn.clone(), state.running_moments.clone()) };
+    loop {
+        let made = state.step_losses.len() - state.epoch * per_epoch;
+        if made == 0 || state.history.interrupted {
+            keep(cnn, state)?;
+            let epoch = state.epoch + usize::from(made > 0);
+            let mut row = Epoch {
+                epoch,
+                train_seconds: state.train_seconds,
+                eval_seconds: 0.0,
+                train: None,
+                valid: None,
+                test: None,
+                batch: state.batch,
+            };
+            let last = epoch == settings.epochs || state.history.interrupted;
+            // Evaluated before a run that is resumed was interrupted.
+            let known = state.history.epochs.last().is_some_and(|last| last.epoch == epoch);
+            let due = (last || epoch.is_multiple_of(settings.eval_every)) && !known;
+            let mut over = false;
+            if due {
+                over = record(cpu, settings, split, cnn, &mut work, state, &mut row);
+                if let Some(Metrics { loss, .. }) = row.train.filter(|m| !m.loss.is_finite()) {
+                    let found = ("the training loss", loss, state.adam.step + 1);
+                    return Err(finite.restore(found, cnn, state));
+                }
+                finite.epoch = Some(epoch);
+                finite.weights.0.copy_from(cnn);
+                finite.weights.1.clone_from(&state.running_moments);
             }
-            for chosen in order.chunks(batch) {
-                let span = train_span!("step");
-                let (images, labels) =
-                    (&mut images[..chosen.len() * pixels], &mut labels[..chosen.len()]);
-                gather(train, chosen, images, labels);
-                let dropout = (settings.keep_probability < 1.0).then_some(Dropout {
-                    keep: settings.keep_probability,
-                    seed: settings.seed,
-                    step: state.step,
-                });
-                let regularization = Regularization { l2: settings.l2, dropout };
-                let (tally, penalty) =
-                    cnn.adam_step(cpu, &mut work, images, labels, adam, regularization, &mut state);
-                let decay = DECAY.min(1.0 - 1.0 / state.step as f64);
-                running_moments
-                    .get_or_insert_with(|| RunningMoments::new(cnn.shape.filters))
-                    .update(work.batch_moments(), decay);
-                drop(span);
-                let metrics = Metrics::new(tally, penalty);
-                last_batch = Some(metrics);
-                step_losses.push(metrics.loss);
-                let step = step_losses.len();
-                if observe(Event::Step { step, of: steps, loss: metrics.loss }).is_break() {
-                    history.interrupted = step < steps;
-                    break;
+            state.history.stopped_early = over && !last;
+            let flow = if known { ControlFlow::Continue(()) } else { observe(Event::Epoch(&row)) };
+            let interrupted = flow.is_break() && !last && !over;
+            if interrupted {
+                state.history.interrupted = true;
+                keep(cnn, state)?;
+                if !due {
+                    record(cpu, settings, split, cnn, &mut work, state, &mut row);
                 }
             }
+            if last || over || interrupted {
+                if let Some(best) = patience::finish(state.best.take(), &mut state.history) {
+                    (*cnn, state.running_moments) = best;
+                }
+                return Ok(());
+            }
+            state.train_seconds = 0.0;
         }
 
-        let mut row = Epoch {
-            epoch,
-            train_seconds: start.elapsed().as_secs_f64(),
-            eval_seconds: 0.0,
-            train: None,
-            valid: None,
-            test: None,
-            batch: last_batch,
-        };
-        let last = epoch == settings.epochs || history.interrupted;
-        let due = last || epoch % settings.eval_every == 0;
-        if due {
-            evaluate_epoch(cpu, settings, split, cnn, &mut work, &mut row);
-            history.epochs.push(row);
+        if settings.shuffle {
+            shuffle(&mut order, settings.seed, state.epoch + 1);
         }
-        let mut is_over = |row: &Epoch, cnn: &Cnn, running: &Option<RunningMoments>| {
-            let weights = || (cnn.clone(), running.clone());
-            patience.as_mut().is_some_and(|patience| patience.is_over(row, weights))
-        };
-        let over = due && is_over(&row, cnn, running_moments);
-        history.stopped_early = over && !last;
-        let flow = observe(Event::Epoch(&row));
-        if last || over {
-            break;
-        }
-        if flow.is_break() {
-            history.interrupted = true;
-            if !due {
-                evaluate_epoch(cpu, settings, split, cnn, &mut work, &mut row);
-                history.epochs.push(row);
-                is_over(&row, cnn, running_moments);
+        let start = Instant::now();
+        for chosen in order.chunks(batch).skip(made) {
+            let span = train_span!("step");
+            let (images, labels) =
+                (&mut images[..chosen.len() * pixels], &mut labels[..chosen.len()]);
+            gather(train, chosen, images, labels);
+            let dropout = (settings.keep_probability < 1.0).then_some(Dropout {
+                keep: settings.keep_probability,
+                seed: settings.seed,
+                step: state.adam.step,
+            });
+            let regularization = Regularization { l2: settings.l2, dropout };
+            let (tally, penalty) = cnn.adam_step(
+                cpu,
+                &mut work,
+                images,
+                labels,
+                adam,
+                regularization,
+                &mut state.adam,
+            );
+            let decay = DECAY.min(1.0 - 1.0 / state.adam.step as f64);
+            state
+                .running_moments
+                .get_or_insert_with(|| RunningMoments::new(cnn.shape.filters))
+                .update(work.batch_moments(), decay);
+            drop(span);
+            let metrics = Metrics::new(tally, penalty);
+            state.batch = Some(metrics);
+            state.step_losses.push(metrics.loss);
+            if !metrics.loss.is_finite() {
+                let found = ("a minibatch's loss", metrics.loss, state.adam.step);
+                return Err(finite.restore(found, cnn, state));
             }
-            break;
+            let step = state.step_losses.len();
+            if observe(Event::Step { step, of: steps, loss: metrics.loss }).is_break() {
+                state.history.interrupted = step < steps;
+                break;
+            }
+        }
+        state.train_seconds += start.elapsed().as_secs_f64();
+        if state.step_losses.len() == (state.epoch + 1) * per_epoch {
+            state.epoch += 1;
         }
     }
-    if let Some(best) = patience.and_then(|patience| patience.finish(history)) {
-        (*cnn, *running_moments) = best;
+}
+
+/// Weights and running moments whose loss is known to be finite.
+struct Finite {
+    epoch: Option<usize>,
+    weights: (Cnn, Option<RunningMoments>),
+}
+
+impl Finite {
+    /// Leaves these weights, or with patience the best, in the place of those that have diverged.
+    fn restore(
+        self,
+        (loss, value, step): (&'static str, f64, u64),
+        cnn: &mut Cnn,
+        state: &mut State,
+    ) -> Error {
+        let Self { epoch: mut kept, mut weights } = self;
+        if let Some(best) = patience::finish(state.best.take(), &mut state.history) {
+            weights = best;
+            kept = state.history.kept;
+        }
+        (*cnn, state.running_moments) = weights;
+        Error::Diverged { loss, value, step, kept }
     }
-    trained
+}
+
+/// Evaluates an epoch and takes it into the history. Returns whether patience has run out.
+fn record(
+    cpu: &Cpu,
+    settings: &Settings,
+    split: &Split,
+    cnn: &Cnn,
+    work: &mut Workspace,
+    state: &mut State,
+    row: &mut Epoch,
+) -> bool {
+    evaluate_epoch(cpu, settings, split, cnn, work, row);
+    let State { history, best, running_moments, .. } = state;
+    history.epochs.push(*row);
+    patience::is_over(settings.patience, best, row, || (cnn.clone(), running_moments.clone()))
 }
 
 /// Adds the figures of the three sets to an epoch's row.

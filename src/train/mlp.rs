@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::history::{Epoch, History, Metrics};
-use super::patience::{self, Patience};
+use super::patience::{self, Best};
 use super::train_span;
 use crate::cpu::Cpu;
 use crate::data::{Samples, Split};
 use crate::error::Error;
 use crate::kernels::momentum::Momentum;
 use crate::kernels::softmax_cross_entropy::Tally;
-use crate::nn::Mlp;
 use crate::nn::mlp::Workspace;
+use crate::nn::{Mlp, MlpShape};
 
 /// What the samples' gradients are reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,35 @@ impl Default for Settings {
     }
 }
 
+/// A run before an update: with settings, data and network all that the rest of it depends on.
+/// (Nothing random is drawn on the way.)
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Updates made.
+    pub epoch: usize,
+    /// The momentum's velocity.
+    pub velocity: Mlp,
+    /// The epochs that have been evaluated.
+    pub history: History,
+    pub(super) best: Option<Best<Mlp>>,
+    /// Of the newest update.
+    pub(super) train_seconds: f64,
+}
+
+impl State {
+    /// Before the first update.
+    #[must_use]
+    pub fn new(shape: MlpShape) -> Self {
+        Self {
+            epoch: 0,
+            velocity: Mlp::zeros(shape),
+            history: History::default(),
+            best: None,
+            train_seconds: 0.0,
+        }
+    }
+}
+
 /// Trains `mlp` in place and returns the history. `observe` is called with every epoch's figures,
 /// evaluated or not; when it breaks, the run ends after one more evaluation, so that the last row
 /// of the history always describes the weights as they are left (with `patience`, they are those of
@@ -63,7 +92,9 @@ impl Default for Settings {
 ///
 /// # Errors
 /// [`Error::Setting`] if the training set is empty, `eval_every` or `patience` is 0, there is
-/// `patience` but no validation set, or the network does not fit the data.
+/// `patience` but no validation set, or the network does not fit the data. [`Error::Diverged`] if
+/// the loss on the training set is not finite any more; `mlp` is then left with the weights of the
+/// last epoch at which it was (with `patience`, of the best).
 pub fn train(
     cpu: &Cpu,
     settings: &Settings,
@@ -71,8 +102,40 @@ pub fn train(
     mlp: &mut Mlp,
     observe: &mut (dyn FnMut(&Epoch) -> ControlFlow<()> + Send),
 ) -> Result<History, Error> {
+    let mut state = State::new(mlp.shape);
+    resume(cpu, settings, split, mlp, &mut state, observe, &mut |_, _| Ok(()))?;
+    Ok(state.history)
+}
+
+/// Goes on with a run from `state`, which [`State::new`] begins, as [`train`] does. `keep` is
+/// called with the network and the state before every update and at the end: a run that is resumed
+/// from copies of any of them ends with the same bits as one that was never stopped, if the
+/// settings (but for `epochs`, which may be more), the data and the instruction set are the same.
+/// See [`checkpoint`](super::checkpoint) for keeping them in files.
+///
+/// # Errors
+/// As [`train`], and [`Error::Setting`] if more updates have been made than are asked for or the
+/// state is another network's; what `keep` returns, which ends the run.
+pub fn resume(
+    cpu: &Cpu,
+    settings: &Settings,
+    split: &Split,
+    mlp: &mut Mlp,
+    state: &mut State,
+    observe: &mut (dyn FnMut(&Epoch) -> ControlFlow<()> + Send),
+    keep: &mut (dyn FnMut(&Mlp, &State) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
     check(settings, split, mlp)?;
-    Ok(cpu.install(|| run(cpu, settings, split, mlp, observe)))
+    if state.epoch > settings.epochs {
+        return Err(Error::Setting(format!(
+            "{} epochs have been made already, but epochs is {}",
+            state.epoch, settings.epochs
+        )));
+    }
+    if state.velocity.shape != mlp.shape {
+        return Err(Error::Setting("the state is that of a network of another shape".into()));
+    }
+    cpu.install(|| run(cpu, settings, split, mlp, state, observe, keep))
 }
 
 fn check(settings: &Settings, split: &Split, mlp: &Mlp) -> Result<(), Error> {
@@ -106,8 +169,10 @@ fn run(
     settings: &Settings,
     split: &Split,
     mlp: &mut Mlp,
+    state: &mut State,
     observe: &mut (dyn FnMut(&Epoch) -> ControlFlow<()> + Send),
-) -> History {
+    keep: &mut (dyn FnMut(&Mlp, &State) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
     let Samples { images, labels } = &split.train;
     let step = Momentum { learning_rate: settings.learning_rate, momentum: settings.momentum };
     let scale = match settings.reduction {
@@ -116,16 +181,16 @@ fn run(
     };
     let mut work = Workspace::default();
     let mut gradients = Mlp::zeros(mlp.shape);
-    let mut velocity = Mlp::zeros(mlp.shape);
-    let mut history = History::default();
+    // The newest weights whose loss is known to be finite, and their epoch.
+    let mut finite = (None, mlp.clone());
     // No allocation later, unless somebody asks for more epochs than anybody waits for.
-    history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
-    let mut patience = settings.patience.map(Patience::new);
-    let mut train_seconds = 0.0;
-    let mut epoch = 0;
+    state.history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
+    (state.history.interrupted, state.history.stopped_early) = (false, false);
     loop {
-        let ended = epoch == settings.epochs || history.interrupted;
-        let recorded = ended || epoch % settings.eval_every == 0;
+        keep(mlp, state)?;
+        let State { epoch, velocity, history, best, train_seconds } = state;
+        let ended = *epoch == settings.epochs || history.interrupted;
+        let recorded = ended || epoch.is_multiple_of(settings.eval_every);
 
         let start = Instant::now();
         let span = recorded.then(|| train_span!("evaluate"));
@@ -136,8 +201,8 @@ fn run(
         let valid = measure(&split.valid, &mut work);
         let test = measure(&split.test, &mut work);
         let mut row = Epoch {
-            epoch,
-            train_seconds,
+            epoch: *epoch,
+            train_seconds: *train_seconds,
             eval_seconds: 0.0,
             train: None,
             valid,
@@ -145,8 +210,7 @@ fn run(
             batch: None,
         };
         // Before the update below: these are the weights that were evaluated.
-        let over = recorded
-            && patience.as_mut().is_some_and(|patience| patience.is_over(&row, || mlp.clone()));
+        let over = recorded && patience::is_over(settings.patience, best, &row, || mlp.clone());
         history.stopped_early = over && !ended;
         let last = ended || over;
         // Every other epoch's figures on the training set come with its gradients, below.
@@ -155,27 +219,41 @@ fn run(
         row.eval_seconds = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
+        let span = (!last).then(|| train_span!("step"));
         let train = trained.unwrap_or_else(|| {
-            let _span = train_span!("step");
-            let tally = mlp.gradients(cpu, &mut work, images, labels, scale, &mut gradients);
-            mlp.momentum_step(cpu, step, &mut velocity, &gradients);
-            metrics(tally)
+            metrics(mlp.gradients(cpu, &mut work, images, labels, scale, &mut gradients))
         });
         row.train = Some(train);
-        train_seconds = start.elapsed().as_secs_f64();
+        if !train.loss.is_finite() {
+            let (mut kept, weights) = finite;
+            *mlp = weights;
+            if let Some(weights) = patience::finish(best.take(), history) {
+                *mlp = weights;
+                kept = history.kept;
+            }
+            let (value, step) = (train.loss, *epoch as u64 + 1);
+            return Err(Error::Diverged { loss: "the training loss", value, step, kept });
+        }
+        if !last {
+            finite.0 = Some(*epoch);
+            finite.1.copy_from(mlp);
+            mlp.momentum_step(cpu, step, velocity, &gradients);
+        }
+        drop(span);
+        *train_seconds = start.elapsed().as_secs_f64();
 
         if recorded {
             history.epochs.push(row);
         }
         let flow = observe(&row);
         if last {
-            if let Some(best) = patience.and_then(|patience| patience.finish(&mut history)) {
-                *mlp = best;
+            if let Some(weights) = patience::finish(best.take(), history) {
+                *mlp = weights;
             }
-            return history;
+            return Ok(());
         }
         history.interrupted = flow.is_break();
-        epoch += 1;
+        *epoch += 1;
     }
 }
 

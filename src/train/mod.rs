@@ -3,6 +3,7 @@
 //! An update of the weights opens a `tracing` span `step`, an evaluation one of the name `evaluate`,
 //! both of target `kernelet::train`; the spans of the kernels lie within.
 
+pub mod checkpoint;
 pub mod cnn;
 pub mod history;
 pub mod mlp;

@@ -4,41 +4,40 @@ use super::history::{Epoch, History};
 use crate::data::Samples;
 use crate::error::Error;
 
-/// Keeps what was best so far, by the validation loss.
-pub(super) struct Patience<W> {
-    epochs: usize,
-    /// Epoch and validation loss of the best, and what there was after it.
-    best: Option<(usize, f64, W)>,
+/// What a run with patience keeps: the weights of the epoch with the lowest validation loss so far.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Best<W> {
+    pub epoch: usize,
+    pub loss: f64,
+    pub weights: W,
 }
 
-impl<W> Patience<W> {
-    /// Waits for so many epochs.
-    pub(super) fn new(epochs: usize) -> Self {
-        Self { epochs, best: None }
+/// Takes note of an evaluated epoch, and of `weights` if it is the best so far. The first of equals
+/// stays the best, and a loss that is no number is never better. Returns whether `patience`, if
+/// there is any, has run out.
+pub(super) fn is_over<W>(
+    patience: Option<usize>,
+    best: &mut Option<Best<W>>,
+    row: &Epoch,
+    weights: impl FnOnce() -> W,
+) -> bool {
+    let Some(patience) = patience else { return false };
+    let loss = row.valid.map_or(f64::NAN, |valid| valid.loss);
+    let better = match best {
+        Some(best) => loss < best.loss,
+        None => !loss.is_nan(),
+    };
+    if better {
+        *best = Some(Best { epoch: row.epoch, loss, weights: weights() });
     }
+    row.epoch - best.as_ref().map_or(0, |best| best.epoch) >= patience
+}
 
-    /// Takes note of an evaluated epoch, and of `weights` if it is the best so far. The first of
-    /// equals stays the best, and a loss that is no number is never better. Returns whether it is
-    /// time to stop.
-    pub(super) fn is_over(&mut self, row: &Epoch, weights: impl FnOnce() -> W) -> bool {
-        let loss = row.valid.map_or(f64::NAN, |valid| valid.loss);
-        let better = match &self.best {
-            Some((_, best, _)) => loss < *best,
-            None => !loss.is_nan(),
-        };
-        if better {
-            self.best = Some((row.epoch, loss, weights()));
-        }
-        let best = self.best.as_ref().map_or(0, |(epoch, ..)| *epoch);
-        row.epoch - best >= self.epochs
-    }
-
-    /// The best, which `history` is told of.
-    pub(super) fn finish(self, history: &mut History) -> Option<W> {
-        let (epoch, _, weights) = self.best?;
-        history.kept = Some(epoch);
-        Some(weights)
-    }
+/// The best weights, which `history` is told of.
+pub(super) fn finish<W>(best: Option<Best<W>>, history: &mut History) -> Option<W> {
+    let Best { epoch, weights, .. } = best?;
+    history.kept = Some(epoch);
+    Some(weights)
 }
 
 /// Refuses settings that early stopping cannot work with.

@@ -14,7 +14,12 @@ use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
 /// If the file cannot be read, an array is missing, the shapes do not fit each other, or a value is
 /// not finite.
 pub fn load_mlp(path: &Path) -> Result<Mlp, Error> {
-    let [w_h, b_h, w_o, b_o] = read(path, ["w_h", "b_h", "w_o", "b_o"])?;
+    read_mlp(path, "")
+}
+
+/// Reads an MLP whose arrays have `prefix` before their names.
+pub(super) fn read_mlp(path: &Path, prefix: &str) -> Result<Mlp, Error> {
+    let [w_h, b_h, w_o, b_o] = read(path, prefix, ["w_h", "b_h", "w_o", "b_o"])?;
     let [inputs, hidden] = w_h.shape("[inputs, hidden]")?;
     let [rows, classes] = w_o.shape(&format!("[{hidden}, classes]"))?;
     if rows != hidden {
@@ -40,16 +45,9 @@ pub fn load_mlp(path: &Path) -> Result<Mlp, Error> {
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_mlp(path: &Path, mlp: &Mlp) -> Result<(), Error> {
-    let MlpShape { inputs, hidden, classes } = mlp.shape;
-    write_float_arrays(
-        path,
-        &[
-            ("w_h", &[inputs, hidden], &mlp.w_h),
-            ("b_h", &[hidden], &mlp.b_h),
-            ("w_o", &[hidden, classes], &mlp.w_o),
-            ("b_o", &[classes], &mlp.b_o),
-        ],
-    )
+    let arrays = mlp.arrays();
+    let arrays: Vec<_> = arrays.iter().map(|(name, shape, w)| (*name, &**shape, *w)).collect();
+    write_float_arrays(path, &arrays)
 }
 
 const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
@@ -67,7 +65,17 @@ pub fn load_cnn(
     height: usize,
     width: usize,
 ) -> Result<(Cnn, Option<RunningMoments>), Error> {
-    let [w0, b0, w1, b1, w2, b2] = read(path, ["w0", "b0", "w1", "b1", "w2", "b2"])?;
+    read_cnn(path, "", height, width)
+}
+
+/// Reads a CNN and its running moments, whose arrays have `prefix` before their names.
+pub(super) fn read_cnn(
+    path: &Path,
+    prefix: &str,
+    height: usize,
+    width: usize,
+) -> Result<(Cnn, Option<RunningMoments>), Error> {
+    let [w0, b0, w1, b1, w2, b2] = read(path, prefix, ["w0", "b0", "w1", "b1", "w2", "b2"])?;
     let [3, 3, channels, filters] = w0.shape("[3, 3, channels, filters]")? else {
         return Err(w0.wrong("[3, 3, channels, filters]"));
     };
@@ -100,10 +108,11 @@ pub fn load_cnn(
         b2: b2.values()?,
     };
     let names = array_names(path)?;
-    if !RUNNING.iter().any(|wanted| names.iter().any(|name| name == wanted)) {
+    let has = |wanted| names.iter().any(|name| name.strip_prefix(prefix) == Some(wanted));
+    if !RUNNING.into_iter().any(has) {
         return Ok((cnn, None));
     }
-    let [mean, variance] = read(path, RUNNING)?;
+    let [mean, variance] = read(path, prefix, RUNNING)?;
     mean.check_vector(filters)?;
     variance.check_vector(filters)?;
     if let Some(at) = variance.array.values.iter().position(|&v| v < 0.0) {
@@ -119,37 +128,32 @@ pub fn load_cnn(
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_cnn(path: &Path, cnn: &Cnn, running: Option<&RunningMoments>) -> Result<(), Error> {
-    let CnnShape { channels, filters, hidden, classes, .. } = cnn.shape;
-    let (w0_shape, filters) = ([3, 3, channels, filters], [filters]);
-    let (w1_shape, hidden_shape) = ([cnn.shape.pooled(), hidden], [hidden]);
-    let (w2_shape, classes) = ([hidden, classes], [classes]);
-    let mut arrays: Vec<(&str, &[usize], &[f32])> = vec![
-        ("w0", &w0_shape, &cnn.w0),
-        ("b0", &filters, &cnn.b0),
-        ("w1", &w1_shape, &cnn.w1),
-        ("b1", &hidden_shape, &cnn.b1),
-        ("w2", &w2_shape, &cnn.w2),
-        ("b2", &classes, &cnn.b2),
-    ];
-    if let Some(RunningMoments { mean, variance }) = running {
-        arrays.push((RUNNING[0], &filters, mean));
-        arrays.push((RUNNING[1], &filters, variance));
-    }
-    write_float_arrays(path, &arrays)
+    let filters = [cnn.shape.filters];
+    let (weights, running) = (cnn.arrays(), running.map(running_arrays));
+    let running = running.iter().flatten().map(|&(name, values)| (name, &filters[..], values));
+    let weights = weights.iter().map(|(name, shape, w)| (*name, &**shape, *w));
+    write_float_arrays(path, &weights.chain(running).collect::<Vec<_>>())
+}
+
+/// The names that running moments have in files, and their values.
+pub(super) fn running_arrays(running: &RunningMoments) -> [(&'static str, &[f32]); 2] {
+    [(RUNNING[0], &running.mean), (RUNNING[1], &running.variance)]
 }
 
 /// An array with what its errors name.
 struct Named<'a> {
     path: &'a Path,
-    name: &'static str,
+    name: String,
     array: FloatArray,
 }
 
 fn read<'a, const N: usize>(
     path: &'a Path,
+    prefix: &str,
     names: [&'static str; N],
 ) -> Result<[Named<'a>; N], Error> {
-    let mut arrays = read_float_arrays(path, &names)?.into_iter();
+    let names = names.map(|name| format!("{prefix}{name}"));
+    let mut arrays = read_float_arrays(path, &names.each_ref().map(|name| &**name))?.into_iter();
     Ok(names.map(|name| {
         let Some(array) = arrays.next() else { unreachable!("as many arrays as names") };
         Named { path, name, array }
@@ -158,7 +162,7 @@ fn read<'a, const N: usize>(
 
 impl Named<'_> {
     fn error(&self, why: String) -> Error {
-        Error::Array { path: self.path.to_owned(), array: self.name.to_owned(), why }
+        Error::Array { path: self.path.to_owned(), array: self.name.clone(), why }
     }
 
     fn wrong(&self, wanted: &str) -> Error {

@@ -269,9 +269,9 @@ pub struct MlpOptions {
     #[arg(long, value_name = "N", value_parser = hidden)]
     pub hidden: Option<usize>,
 
-    /// Updates of the weights
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub epochs: usize,
+    /// Updates of the weights [default: those of --resume, else 200]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
 
     /// Learning rate
     #[arg(long, value_name = "X", default_value_t = 1e-5)]
@@ -287,6 +287,14 @@ pub struct MlpOptions {
     #[arg(long, value_name = "KIND", value_enum, default_value_t = ReductionOption::Sum)]
     pub reduction: ReductionOption,
 
+    /// Go on with the run of this checkpoint, with its options; --epochs may be more
+    #[arg(long, value_name = "F.npz")]
+    #[arg(conflicts_with_all = [
+        "hidden", "lr", "momentum", "reduction", "split", "split_seed", "seed", "eval_every",
+        "patience", "init",
+    ])]
+    pub resume: Option<PathBuf>,
+
     #[command(flatten)]
     pub common: TrainOptions,
 }
@@ -297,9 +305,9 @@ pub struct CnnOptions {
     #[arg(long, value_name = "N", value_parser = hidden)]
     pub hidden: Option<usize>,
 
-    /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub epochs: usize,
+    /// Passes over the training set [default: those of --resume, else 50]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
 
     /// Learning rate
     #[arg(long, value_name = "X", default_value_t = 1e-4)]
@@ -316,6 +324,14 @@ pub struct CnnOptions {
     /// Save the loss of every minibatch before its update
     #[arg(long, value_name = "F.csv")]
     pub steps_history: Option<PathBuf>,
+
+    /// Go on with the run of this checkpoint, with its options; --epochs may be more
+    #[arg(long, value_name = "F.npz")]
+    #[arg(conflicts_with_all = [
+        "hidden", "lr", "batch", "l2", "keep_prob", "no_shuffle", "split", "split_seed", "seed",
+        "eval_every", "patience", "init",
+    ])]
+    pub resume: Option<PathBuf>,
 
     #[command(flatten)]
     pub common: TrainOptions,
@@ -393,6 +409,15 @@ pub struct TrainOptions {
     /// Start from these weights, as --save writes them
     #[arg(long, value_name = "F.npz")]
     pub init: Option<PathBuf>,
+
+    /// Keep all that --resume needs in this file; the one before it is kept as F.npz.previous
+    #[arg(long, value_name = "F.npz")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Write the checkpoint every N epochs, at the start, at the end and when interrupted
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    #[arg(requires = "checkpoint")]
+    pub checkpoint_every: usize,
 
     /// Save the final weights
     #[arg(long, value_name = "F.npz")]
@@ -472,7 +497,7 @@ impl MlpOptions {
     /// The library's share of the options.
     pub fn settings(&self) -> mlp::Settings {
         mlp::Settings {
-            epochs: self.epochs,
+            epochs: self.epochs.unwrap_or(mlp::Settings::default().epochs),
             learning_rate: self.lr,
             momentum: self.momentum,
             reduction: match self.reduction {
@@ -489,7 +514,7 @@ impl CnnOptions {
     /// The library's share of the options.
     pub fn settings(&self) -> cnn::Settings {
         cnn::Settings {
-            epochs: self.epochs,
+            epochs: self.epochs.unwrap_or(cnn::Settings::default().epochs),
             learning_rate: self.lr,
             batch: self.minibatch.batch,
             l2: self.minibatch.l2,

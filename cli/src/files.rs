@@ -21,22 +21,27 @@ pub struct Files {
     pub steps: Vec<PathBuf>,
     pub summary: Vec<PathBuf>,
     pub curves: Vec<PathBuf>,
+    pub checkpoint: Option<PathBuf>,
 }
 
 impl Files {
     /// Those of `train mlp`.
     pub fn of_mlp(options: &MlpOptions) -> Result<Self, Error> {
-        Self::prepare(&options.common, Vec::new())
+        Self::prepare(&options.common, options.resume.as_deref(), Vec::new())
     }
 
     /// Those of `train cnn`.
     pub fn of_cnn(options: &CnnOptions) -> Result<Self, Error> {
         let steps = place(&options.common, &options.steps_history, "steps.csv");
-        Self::prepare(&options.common, steps)
+        Self::prepare(&options.common, options.resume.as_deref(), steps)
     }
 
     /// Works out the paths and [`check`]s them.
-    fn prepare(options: &TrainOptions, steps: Vec<PathBuf>) -> Result<Self, Error> {
+    fn prepare(
+        options: &TrainOptions,
+        resume: Option<&Path>,
+        steps: Vec<PathBuf>,
+    ) -> Result<Self, Error> {
         let files = Self {
             weights: place(options, &options.save, WEIGHTS),
             history: place(options, &options.history, "history.csv"),
@@ -48,15 +53,20 @@ impl Files {
                 .flat_map(|folder| CURVES.map(|name| Figure::paths(name, folder)))
                 .flatten()
                 .collect(),
+            checkpoint: options.checkpoint.clone(),
         };
-        check(files.all().map(PathBuf::as_path), options.data.path.as_deref())?;
+        // A run that is resumed may go on with the same file.
+        let same = |path| files.checkpoint.as_deref().map(resolve) == Some(resolve(path));
+        let resume = resume.filter(|path| !same(path));
+        let inputs = options.data.path.as_deref().into_iter().chain(resume);
+        check(files.all().map(PathBuf::as_path), inputs)?;
         Ok(files)
     }
 
     /// Every file, those that matter most first.
     pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        let Self { weights, history, steps, summary, curves } = self;
-        weights.iter().chain(history).chain(steps).chain(summary).chain(curves)
+        let Self { weights, history, steps, summary, curves, checkpoint } = self;
+        weights.iter().chain(history).chain(steps).chain(summary).chain(curves).chain(checkpoint)
     }
 }
 

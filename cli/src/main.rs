@@ -3,6 +3,7 @@
 
 mod args;
 mod charts;
+mod checkpoint;
 mod completions;
 mod files;
 mod history;
@@ -42,9 +43,9 @@ pub enum Done {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        None => train::mlp(&args::main_job()),
-        Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(&options),
-        Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(&options),
+        None => train::mlp(args::main_job()),
+        Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(*options),
+        Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(*options),
         Some(Command::Study { study }) => reproduce::study(&study),
         Some(Command::Reproduce(options)) => reproduce::all(&options),
         Some(Command::Play(options)) => play::run(&options),

@@ -19,6 +19,8 @@ const BAR: u64 = 10_000;
 pub struct Progress {
     epochs: usize,
     start: Instant,
+    /// The share of the run that was done then.
+    begun: f64,
     bar: Option<ProgressBar>,
     /// The newest loss, with its name.
     loss: (&'static str, f64),
@@ -30,11 +32,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(epochs: usize) -> Self {
+    /// Of a run of which so many epochs have been made.
+    pub fn new(epochs: usize, made: usize) -> Self {
         let loss = ("loss", f64::NAN);
         Self {
             epochs,
             start: Instant::now(),
+            begun: made as f64 / epochs.max(1) as f64,
             bar: bar(),
             loss,
             train: None,
@@ -116,8 +120,9 @@ impl Progress {
     /// From the mean since the start of the training; nothing at the two ends, or if nobody will wait so long.
     fn seconds_left(&self, done: f64) -> Option<f64> {
         const LONGEST: f64 = 1000.0 * 3600.0;
-        let seconds = self.start.elapsed().as_secs_f64() * (1.0 - done) / done;
-        (done > 0.0 && done < 1.0 && seconds < LONGEST).then_some(seconds)
+        let made = done - self.begun;
+        let seconds = self.start.elapsed().as_secs_f64() * (1.0 - done) / made;
+        (made > 0.0 && done < 1.0 && seconds < LONGEST).then_some(seconds)
     }
 }
 

@@ -86,6 +86,7 @@ struct Files {
     steps: Vec<String>,
     summary: Vec<String>,
     curves: Vec<String>,
+    checkpoint: Option<String>,
 }
 
 impl From<train::Metrics> for Metrics {
@@ -116,6 +117,7 @@ impl From<&files::Files> for Files {
             steps: text(&files.steps),
             summary: text(&files.summary),
             curves: text(&files.curves),
+            checkpoint: files.checkpoint.as_ref().map(|path| path.display().to_string()),
         }
     }
 }

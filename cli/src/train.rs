@@ -2,17 +2,19 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernelet::data::Split;
 use kernelet::kernels::relu_batch_norm::RunningMoments;
 use kernelet::nn::{Cnn, CnnShape, Mlp};
-use kernelet::train::cnn::{Event, Trained};
+use kernelet::train::cnn::Event;
 use kernelet::train::weights::{load_cnn, load_mlp, save_cnn, save_mlp};
-use kernelet::train::{self, Epoch};
+use kernelet::train::{self, Epoch, checkpoint};
 use kernelet::{Cpu, Error};
 
 use crate::args::{CnnOptions, MlpOptions, TrainOptions};
+use crate::checkpoint::{Checkpoints, Resumed};
 use crate::files::Files;
 use crate::network::{Network, check_cnn_memory, check_mlp_memory, new_cnn, new_mlp};
 use crate::output::{count, name};
@@ -22,55 +24,107 @@ use crate::study::printed::{CNN_HIDDEN, MLP_HIDDEN};
 use crate::{Done, charts, history, interrupt, output, result, summary};
 
 /// Trains an MLP, shows the study's table with ours beside it, and writes the files.
-pub fn mlp(options: &MlpOptions) -> Result<Done, Error> {
+pub fn mlp(mut options: MlpOptions) -> Result<Done, Error> {
+    let mut settings = options.settings();
+    let mut loaded = None;
+    if let Some(path) = &options.resume {
+        let (about, of_run, mlp, state) = checkpoint::load_mlp(path)?;
+        let epochs = options.epochs.unwrap_or(of_run.epochs);
+        settings = train::mlp::Settings { epochs, ..of_run };
+        let common = &mut options.common;
+        (common.eval_every, common.patience) = (settings.eval_every, settings.patience);
+        loaded = Some((Resumed::new(path, &about, common)?, mlp, state));
+    }
     let input = Input::open(&options.common)?;
-    let mut mlp = first_mlp(options, input.split.classes)?;
-    let settings = options.settings();
-    let files = Files::of_mlp(options)?;
+    let (resumed, mut mlp, mut state) = match loaded {
+        Some((resumed, mlp, state)) => {
+            check_mlp_memory(mlp.shape.hidden, mlp.shape.classes)?;
+            (Some(resumed), mlp, state)
+        }
+        None => {
+            let mlp = first_mlp(&options, input.split.classes)?;
+            let state = train::mlp::State::new(mlp.shape);
+            (None, mlp, state)
+        }
+    };
+    let files = Files::of_mlp(&options)?;
     let network = Network::Mlp(settings);
     let (mut run, split) = input.start(&options.common, network, mlp.shape.hidden, files);
 
-    let mut observer = Observer::new(&run)?;
-    let observe = &mut |epoch: &Epoch| observer.epoch(epoch);
-    run.history = train::mlp::train(&run.cpu, &settings, &split, &mut mlp, observe)?;
-    run.seconds = observer.finish();
+    let mut checkpoints = Checkpoints::new(&run, &split, resumed.as_ref())?;
+    let observer = Mutex::new(Observer::new(&run, state.epoch, resumed.as_ref())?);
+    let observe = &mut |epoch: &Epoch| lock(&observer).epoch(epoch);
+    let keep = &mut |mlp: &Mlp, state: &train::mlp::State| {
+        checkpoints.keep(state.epoch, lock(&observer).seconds(), |path, about| {
+            checkpoint::save_mlp(path, about, &settings, mlp, state)
+        })
+    };
+    let end = train::mlp::resume(&run.cpu, &settings, &split, &mut mlp, &mut state, observe, keep);
+    let diverged = diverged(end)?;
+    run.seconds = finish_observer(observer);
+    run.history = state.history;
 
     // The weights first: they are what cannot be had again without training.
     for path in &run.files.weights {
         save_mlp(path, &mlp)?;
     }
-    finish(&run)
+    finish(&run, diverged)
 }
 
 /// Trains a CNN, shows the study's table with ours beside it, and writes the files.
-pub fn cnn(options: &CnnOptions) -> Result<Done, Error> {
+pub fn cnn(mut options: CnnOptions) -> Result<Done, Error> {
+    let mut settings = options.settings();
+    let mut loaded = None;
+    if let Some(path) = &options.resume {
+        let (about, of_run, cnn, state) = checkpoint::load_cnn(path)?;
+        let epochs = options.epochs.unwrap_or(of_run.epochs);
+        settings = train::cnn::Settings { epochs, ..of_run };
+        let common = &mut options.common;
+        (common.eval_every, common.patience) = (settings.eval_every, settings.patience);
+        loaded = Some((Resumed::new(path, &about, common)?, cnn, state));
+    }
     let input = Input::open(&options.common)?;
-    let (mut cnn, first_moments) = first_cnn(options, &input.split)?;
-    let settings = options.settings();
-    let files = Files::of_cnn(options)?;
+    let (resumed, mut cnn, first_moments, mut state) = match loaded {
+        Some((resumed, cnn, state)) => {
+            check_cnn_memory(cnn.shape, settings.batch.min(input.split.train.len()))?;
+            (Some(resumed), cnn, None, state)
+        }
+        None => {
+            let (cnn, first_moments) = first_cnn(&options, &input.split)?;
+            let state = train::cnn::State::new(cnn.shape);
+            (None, cnn, first_moments, state)
+        }
+    };
+    let files = Files::of_cnn(&options)?;
     let network = Network::Cnn(settings);
     let (mut run, split) = input.start(&options.common, network, cnn.shape.hidden, files);
 
-    let mut observer = Observer::new(&run)?;
+    let mut checkpoints = Checkpoints::new(&run, &split, resumed.as_ref())?;
+    let observer = Mutex::new(Observer::new(&run, state.epoch, resumed.as_ref())?);
     let observe = &mut |event: Event| match event {
-        Event::Step { step, of, loss } => observer.step(step, of, loss),
-        Event::Epoch(epoch) => observer.epoch(epoch),
+        Event::Step { step, of, loss } => lock(&observer).step(step, of, loss),
+        Event::Epoch(epoch) => lock(&observer).epoch(epoch),
     };
-    let Trained { history, step_losses, running_moments } =
-        train::cnn::train(&run.cpu, &settings, &split, &mut cnn, observe)?;
-    run.seconds = observer.finish();
-    run.history = history;
+    let keep = &mut |cnn: &Cnn, state: &train::cnn::State| {
+        checkpoints.keep(state.epoch, lock(&observer).seconds(), |path, about| {
+            checkpoint::save_cnn(path, about, &settings, cnn, state)
+        })
+    };
+    let end = train::cnn::resume(&run.cpu, &settings, &split, &mut cnn, &mut state, observe, keep);
+    let diverged = diverged(end)?;
+    run.seconds = finish_observer(observer);
+    run.history = state.history;
 
     // Without a step there are no new running moments.
-    let running_moments = running_moments.or(first_moments);
+    let running_moments = state.running_moments.or(first_moments);
     for path in &run.files.weights {
         save_cnn(path, &cnn, running_moments.as_ref())?;
     }
     for path in &run.files.steps {
-        history::write_steps(path, &step_losses)?;
+        history::write_steps(path, &state.step_losses)?;
     }
-    run.step_losses = step_losses;
-    finish(&run)
+    run.step_losses = state.step_losses;
+    finish(&run, diverged)
 }
 
 /// What both networks begin with.
@@ -116,8 +170,17 @@ impl Input {
     }
 }
 
+/// The error of a run that has diverged: what there was before is saved all the same.
+fn diverged(end: Result<(), Error>) -> Result<Option<Error>, Error> {
+    match end {
+        Ok(()) => Ok(None),
+        Err(error @ Error::Diverged { .. }) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes what both networks have besides their weights, and reports.
-fn finish(run: &Run) -> Result<Done, Error> {
+fn finish(run: &Run, diverged: Option<Error>) -> Result<Done, Error> {
     for path in &run.files.history {
         history::write(path, &run.network, &run.history)?;
     }
@@ -130,6 +193,9 @@ fn finish(run: &Run) -> Result<Done, Error> {
     for path in &run.files.summary {
         summary::write(path, run)?;
     }
+    if let Some(error) = diverged {
+        return Err(error);
+    }
     if run.options.json {
         output::print_json(&summary::of(run))?;
     } else {
@@ -140,14 +206,18 @@ fn finish(run: &Run) -> Result<Done, Error> {
 
 /// What goes on while a network is trained: shows the progress, adds up the time, heeds Ctrl-C.
 struct Observer {
-    headline: String,
+    /// Until it has been shown.
+    headline: Option<String>,
     progress: Progress,
     seconds: Seconds,
+    /// What the run had taken before it was resumed.
+    earlier: f64,
     begin: Instant,
 }
 
 impl Observer {
-    fn new(run: &Run) -> Result<Self, Error> {
+    /// Of a run of which so many epochs have been made.
+    fn new(run: &Run, made: usize, resumed: Option<&Resumed>) -> Result<Self, Error> {
         interrupt::listen()?;
         let [train, valid, test] = run.samples;
         let headline = format!(
@@ -157,11 +227,26 @@ impl Observer {
             run.cpu.isa(),
             count(run.cpu.threads(), "thread"),
         );
-        let progress = Progress::new(run.network.epochs());
-        Ok(Self { headline, progress, seconds: Seconds::default(), begin: Instant::now() })
+        let seconds = resumed.map(Resumed::seconds).unwrap_or_default();
+        Ok(Self {
+            headline: Some(headline),
+            progress: Progress::new(run.network.epochs(), made),
+            seconds,
+            earlier: seconds.total,
+            begin: Instant::now(),
+        })
+    }
+
+    /// Not before something has happened: until then the library may have refused the weights or
+    /// the data.
+    fn announce(&mut self) {
+        if let Some(headline) = self.headline.take() {
+            output::complain(&headline);
+        }
     }
 
     fn step(&mut self, step: usize, of: usize, loss: f64) -> ControlFlow<()> {
+        self.announce();
         self.progress.step(step, of, loss);
         interrupt::flow()
     }
@@ -169,18 +254,27 @@ impl Observer {
     fn epoch(&mut self, epoch: &Epoch) -> ControlFlow<()> {
         self.seconds.train += epoch.train_seconds;
         self.seconds.eval += epoch.eval_seconds;
-        if epoch.epoch == 0 {
-            // Not before: until here the library may have refused the weights or the data.
-            output::complain(&self.headline);
-        }
+        self.announce();
         self.progress.epoch(epoch);
         interrupt::flow()
     }
 
-    fn finish(self) -> Seconds {
-        self.progress.finish();
-        Seconds { total: self.begin.elapsed().as_secs_f64(), ..self.seconds }
+    fn seconds(&self) -> Seconds {
+        Seconds { total: self.earlier + self.begin.elapsed().as_secs_f64(), ..self.seconds }
     }
+}
+
+/// The observer is asked by two functions, one at a time, so nobody ever waits.
+fn lock(observer: &Mutex<Observer>) -> MutexGuard<'_, Observer> {
+    observer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Leaves the terminal as it was. Returns what the run has taken.
+fn finish_observer(observer: Mutex<Observer>) -> Seconds {
+    let observer = observer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seconds = observer.seconds();
+    observer.progress.finish();
+    seconds
 }
 
 /// The starting weights: those of `--init`, or new ones.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::npz::file_name_from_array_name;
@@ -99,13 +99,73 @@ pub fn write_float_arrays(path: &Path, arrays: &[(&str, &[usize], &[f32])]) -> R
         }
     }
     write_file_atomically(path, |file| {
-        let mut zip = ZipWriter::new(file);
-        for &(name, shape, values) in arrays {
-            write_array(&mut zip, name, shape, values)?;
-        }
-        zip.finish()?;
-        Ok(())
+        write_zip(file, |zip| {
+            arrays
+                .iter()
+                .try_for_each(|(name, shape, values)| write_array(zip, name, shape, values))
+        })
     })
+}
+
+/// Writes an archive that `fill` adds members to.
+pub(crate) fn write_zip<W: Write + Seek>(
+    to: W,
+    fill: impl FnOnce(&mut ZipWriter<FirstError<W>>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut zip = ZipWriter::new(FirstError { to, error: None, at: 0, end: 0 });
+    fill(&mut zip)?;
+    let FirstError { mut to, error, .. } = zip.finish()?;
+    match error {
+        Some(error) => Err(error),
+        None => to.flush(),
+    }
+}
+
+/// Keeps the first error of a writer to itself and goes on as if it had taken everything after it:
+/// a `ZipWriter` that meets an error reports it to standard error when it is dropped.
+pub(crate) struct FirstError<W> {
+    to: W,
+    error: Option<io::Error>,
+    /// Where it is, and where it ends.
+    at: u64,
+    end: u64,
+}
+
+impl<W> FirstError<W> {
+    fn attempt(&mut self, operation: impl FnOnce(&mut W) -> io::Result<()>) {
+        if self.error.is_none() {
+            self.error = operation(&mut self.to).err();
+        }
+    }
+}
+
+impl<W: Write> Write for FirstError<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // All of it, as a short write would be tried again.
+        self.attempt(|to| to.write_all(bytes));
+        self.at += bytes.len() as u64;
+        self.end = self.end.max(self.at);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.attempt(W::flush);
+        Ok(())
+    }
+}
+
+impl<W: Seek> Seek for FirstError<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        let at = self.at;
+        self.attempt(|file| file.seek(SeekFrom::Start(at)).map(drop));
+        Ok(self.at)
+    }
 }
 
 /// Adds an array to an archive, stored.

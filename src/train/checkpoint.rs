@@ -56,7 +56,7 @@ use super::patience::Best;
 use super::weights::{read_cnn, read_mlp, running_arrays};
 use super::{cnn, mlp};
 use crate::data::Split;
-use crate::data::npz::{array_names, read_array, write_array};
+use crate::data::npz::{FirstError, array_names, read_array, write_array, write_zip};
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
 use crate::nn::cnn::AdamState;
@@ -298,7 +298,7 @@ fn save(
     path: &Path,
     about: &About,
     kind: usize,
-    fill: impl FnOnce(&mut Arrays<BufWriter<&File>>) -> io::Result<()>,
+    fill: impl FnOnce(&mut Arrays<FirstError<BufWriter<&File>>>) -> io::Result<()>,
 ) -> Result<(), Error> {
     // A link stays a link: its target is what is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
@@ -310,14 +310,14 @@ fn save(
         // The remains of a run that was killed while it wrote.
         let _ = fs::remove_file(&partial);
         let file = File::options().read(true).write(true).create_new(true).open(&partial)?;
-        let mut arrays = Arrays(ZipWriter::new(BufWriter::new(&file)));
-        arrays.array("checkpoint", &[2], &[FORMAT, kind as u64])?;
-        arrays.array("data", &[about.data.len()], &about.data)?;
-        arrays.array("note", &[about.note.len()], about.note.as_bytes())?;
-        fill(&mut arrays)?;
-        let mut zip = arrays.0;
-        zip.set_comment("0".repeat(CHECKSUM as usize))?;
-        zip.finish()?.flush()?;
+        write_zip(BufWriter::new(&file), |zip| {
+            zip.set_comment("0".repeat(CHECKSUM as usize))?;
+            let mut arrays = Arrays(zip);
+            arrays.array("checkpoint", &[2], &[FORMAT, kind as u64])?;
+            arrays.array("data", &[about.data.len()], &about.data)?;
+            arrays.array("note", &[about.note.len()], about.note.as_bytes())?;
+            fill(&mut arrays)
+        })?;
         let checksum = checksum(&file)?;
         (&file).seek(SeekFrom::End(-(CHECKSUM as i64)))?;
         (&file).write_all(checksum.as_bytes())?;
@@ -389,12 +389,11 @@ fn load<T>(
     read: impl FnOnce(&Saved) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let saved = Saved { path };
-    let load = || {
-        check(path)?;
+    let whole = check(path);
+    if whole.is_ok() {
         saved.check_kind(kind)?;
-        read(&saved)
-    };
-    load().map_err(|source| {
+    }
+    whole.and_then(|()| read(&saved)).map_err(|source| {
         let previous = previous(path);
         match check(&previous) {
             Ok(()) => Error::Checkpoint { source: Box::new(source), previous },
@@ -404,16 +403,16 @@ fn load<T>(
 }
 
 /// A checkpoint that is being written.
-struct Arrays<W: Write + Seek>(ZipWriter<W>);
+struct Arrays<'a, W: Write + Seek>(&'a mut ZipWriter<W>);
 
-impl<W: Write + Seek> Arrays<W> {
+impl<W: Write + Seek> Arrays<'_, W> {
     fn array<T: AutoSerialize + Copy>(
         &mut self,
         name: &str,
         shape: &[usize],
         values: &[T],
     ) -> io::Result<()> {
-        write_array(&mut self.0, name, shape, values)
+        write_array(self.0, name, shape, values)
     }
 
     fn number<T: AutoSerialize + Copy>(&mut self, name: &str, value: T) -> io::Result<()> {

@@ -112,7 +112,7 @@ fn find_model(
 fn small_mlp(cpu: &Cpu, split: &Split, why: &str) -> Result<Model, Error> {
     let mut mlp = new_mlp(HIDDEN, split.classes, 1)?;
     let settings = Settings { epochs: EPOCHS, eval_every: EPOCHS, ..Settings::default() };
-    let mut progress = Progress::new(EPOCHS);
+    let mut progress = Progress::new(EPOCHS, 0);
     train(cpu, &settings, split, &mut mlp, &mut |epoch| {
         if epoch.epoch == 0 {
             // Not before: until here the library may have refused the data.

@@ -1,5 +1,7 @@
 //! Errors that name the file, array, shape or value at fault.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 
 use crate::cpu::Isa;

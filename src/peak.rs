@@ -1,5 +1,7 @@
 //! What this machine can do at most, measured: the roofline that kernels are held against.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! Shapes, checked once at the boundary: kernels compare the slices they are given with the shape
 //! and name both lengths when they disagree.
 
+#![forbid(unsafe_code)]
+
 /// A row-major matrix, such as a batch of logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixShape {

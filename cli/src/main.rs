@@ -1,6 +1,8 @@
 //! The `kernelet` program. Without arguments it trains the study's multilayer perceptron on the
 //! embedded letters and shows the result.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod charts;
 mod checkpoint;

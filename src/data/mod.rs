@@ -1,6 +1,8 @@
 //! Images and labels: read from `.npz` and `.npy` files, and split into training, validation and
 //! test samples.
 
+#![forbid(unsafe_code)]
+
 mod letters;
 pub mod npz;
 pub mod split;

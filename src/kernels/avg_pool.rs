@@ -4,6 +4,8 @@
 //! `(p + 1) u` of the mean magnitude; dx within `(w + 1) u` of the sum of its terms' magnitudes,
 //! w being the windows that a pixel is in.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, load, store};

@@ -5,6 +5,8 @@
 //! goes through [`softmax_cross_entropy`](super::softmax_cross_entropy) instead, which is faster
 //! and has no logarithm of a probability that has rounded to zero.
 
+#![forbid(unsafe_code)]
+
 use super::kernel_span;
 use super::softmax_cross_entropy::{Tally, check};
 use crate::cpu::Cpu;

@@ -3,6 +3,8 @@
 //! Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (JMLR 15,
 //! 2014). Exact but for the division's rounding.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};

@@ -1,5 +1,7 @@
 //! e^x, vectorised: what softmax is made of.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};

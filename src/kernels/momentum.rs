@@ -1,5 +1,7 @@
 //! Gradient descent with momentum: v = momentum v + rate g, then w = w - v.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};

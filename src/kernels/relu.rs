@@ -3,6 +3,8 @@
 //! By itself this kernel is bound by memory; where the input comes from a linear layer use
 //! [`linear::forward_relu`](super::linear::forward_relu), which never writes it.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};

@@ -1,6 +1,8 @@
 //! Buffers that stay with their thread between calls: a training loop allocates in its first step
 //! only.
 
+#![forbid(unsafe_code)]
+
 use std::cell::Cell;
 use std::thread::LocalKey;
 

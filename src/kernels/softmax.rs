@@ -10,6 +10,8 @@
 //! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-126`.
 //! As in PyTorch a row with a NaN or +infinity, or with nothing but -infinity, becomes NaN.
 
+#![forbid(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 
 use super::exp::exp_nonpositive;

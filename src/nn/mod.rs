@@ -1,5 +1,7 @@
 //! Networks: weights and workspaces. A forward and a backward pass are the kernels in order.
 
+#![forbid(unsafe_code)]
+
 pub mod cnn;
 pub mod init;
 pub mod mlp;

@@ -5,6 +5,8 @@
 //! of the benchmarks. Nothing here is meant to be fast. Shapes are those of the kernels; slices
 //! that are too short panic by index.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 

@@ -227,7 +227,7 @@ pub fn save_cnn(
 /// As [`load_mlp`].
 pub fn load_cnn(path: &Path) -> Result<(About, cnn::Settings, Cnn, cnn::State), Error> {
     load(path, CNN, |from| {
-        let (height, width) = (from.count("height")?, from.count("width")?);
+        let (height, width) = (from.side("height")?, from.side("width")?);
         let (network, running_moments) = read_cnn(from.path, "", height, width)?;
         let read = |prefix: &str| {
             let (cnn, moments) = read_cnn(from.path, prefix, height, width)?;
@@ -524,6 +524,14 @@ impl Saved<'_> {
     fn count(&self, name: &str) -> Result<usize, Error> {
         let n = self.integer(name)?;
         usize::try_from(n).map_err(|_| self.fail(format!("array {name:?} is {n}: too much")))
+    }
+
+    /// Of an image: so short that no product of sides overflows.
+    fn side(&self, name: &str) -> Result<usize, Error> {
+        match self.integer(name)? {
+            side @ 1..=0xFFFF => Ok(side as usize),
+            side => Err(self.fail(format!("array {name:?} is {side}: no image is that large"))),
+        }
     }
 
     fn patience(&self) -> Result<Option<usize>, Error> {

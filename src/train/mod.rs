@@ -3,6 +3,8 @@
 //! An update of the weights opens a `tracing` span `step`, an evaluation one of the name `evaluate`,
 //! both of target `kernelet::train`; the spans of the kernels lie within.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod cnn;
 pub mod history;

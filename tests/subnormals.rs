@@ -178,6 +178,24 @@ fn assert_subnormals(cpu: &Cpu, when: &str) {
     assert!(inside.iter().all(|&has| has), "a thread has no subnormals {when}, {cpu:?}");
 }
 
+/// Found by the fuzz target `kernels`: infinity times a subnormal deviation is no infinity.
+#[test]
+fn a_subnormal_deviation_is_zero_in_the_gradient_too() {
+    let shape = MatrixShape { rows: 2, cols: 1 };
+    let normalization = Normalization { mean: vec![0.5], inv_deviation: vec![SUBNORMAL] };
+    for_each_cpu(|cpu| {
+        for (scale, wanted) in [(1e30, 0.0), (f32::INFINITY, f32::NAN)] {
+            let (mut dx, mut dscale, mut doffset) = ([9.0; 2], [9.0], [9.0]);
+            let backward = relu_batch_norm::backward;
+            let (r, dy, scale) = ([1.0, 2.0], [1.0, 3.0], Some(&[scale][..]));
+            let (dscale, doffset) = (&mut dscale, &mut doffset);
+            backward(cpu, shape, &r, &normalization, scale, &dy, &mut dx, dscale, doffset);
+            let right = |dx: &f32| *dx == wanted || dx.is_nan() && wanted.is_nan();
+            assert!(dx.iter().all(right), "scale {scale:?} gives {dx:?} on {cpu:?}");
+        }
+    });
+}
+
 #[test]
 fn the_callers_arithmetic_is_as_before() {
     for_each_cpu(|cpu| {

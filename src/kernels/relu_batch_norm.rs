@@ -24,6 +24,7 @@ use super::scratch::Buffer;
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span, max_pool};
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{MatrixShape, PoolShape, check_len};
+use crate::subnormals::FlushSubnormals;
 
 /// Count, mean and sum of squared deviations of every channel, in `f64`: those of any number of
 /// batches can be merged.
@@ -592,6 +593,7 @@ fn set_coefficients(
     let (mean_dy, rest) = rest.split_at_mut(channels);
     let (slope, means) = rest.split_at_mut(channels);
     let rows = rows as f64;
+    let _flush = FlushSubnormals::new();
     for c in 0..channels {
         factor[c] = inv_deviation[c] * scale.map_or(1.0, |scale| scale[c]);
         mean_dy[c] = (f64::from(doffset[c]) / rows) as f32;

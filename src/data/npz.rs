@@ -220,14 +220,10 @@ fn write_file_atomically(
         if old.as_ref().is_some_and(|old| !old.is_file()) {
             return fill(&File::options().write(true).open(&target)?);
         }
-        let folder = match target.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
         // Created here, because tempfile's own permissions would hide the file from others.
         let temporary = tempfile::Builder::new()
             .prefix(".kernelet-")
-            .make_in(folder, |path| File::create_new(path))?;
+            .make_in(folder(&target), |path| File::create_new(path))?;
         fill(temporary.as_file())?;
         if let Some(old) = old {
             temporary.as_file().set_permissions(old.permissions())?;
@@ -237,6 +233,14 @@ fn write_file_atomically(
         Ok(())
     };
     replace().map_err(|source| Error::Io { path: path.into(), source })
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Opens a file for [`Archive::new`].
@@ -460,7 +464,7 @@ impl<'a, F: Read> Entry<'a, F> {
     }
 
     pub(super) fn is_integer(&self) -> bool {
-        matches!(self.dtype.type_char(), TypeChar::Int | TypeChar::Uint)
+        is_integer(&self.dtype)
     }
 
     pub(super) fn is_bool(&self) -> bool {
@@ -491,6 +495,10 @@ impl<'a, F: Read> Entry<'a, F> {
     }
 }
 
+fn is_integer(dtype: &TypeStr) -> bool {
+    matches!(dtype.type_char(), TypeChar::Int | TypeChar::Uint)
+}
+
 /// Reorders an array whose first axis is the fastest into one whose last axis is, in items of
 /// `item` bytes.
 fn c_order(bytes: &[u8], shape: &[usize], item: usize) -> Vec<u8> {
@@ -517,9 +525,9 @@ pub(crate) struct Array {
 }
 
 impl Array {
-    /// True if there are [`integers`](Self::integers).
+    /// True for numbers without a fraction; booleans are none.
     pub(crate) fn is_integer(&self) -> bool {
-        matches!(self.dtype.type_char(), TypeChar::Int | TypeChar::Uint)
+        is_integer(&self.dtype)
     }
 
     /// The elements of a float array ([`Entry::is_float`]).

@@ -56,7 +56,7 @@ use super::patience::Best;
 use super::weights::{read_cnn, read_mlp, running_arrays};
 use super::{cnn, mlp};
 use crate::data::Split;
-use crate::data::npz::{FirstError, array_names, read_array, write_array, write_zip};
+use crate::data::npz::{FirstError, array_names, folder, read_array, write_array, write_zip};
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
 use crate::nn::cnn::AdamState;
@@ -346,9 +346,8 @@ fn replace(new: &Path, target: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&link);
     }
     fs::rename(new, target)?;
-    if let Some(folder) = target.parent().filter(|_| cfg!(unix)) {
-        let folder = if folder == Path::new("") { Path::new(".") } else { folder };
-        File::open(folder)?.sync_all()?;
+    if cfg!(unix) {
+        File::open(folder(target))?.sync_all()?;
     }
     Ok(())
 }

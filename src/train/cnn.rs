@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha12Rng;
 use rand::seq::SliceRandom;
 
+use super::finite::Finite;
 use super::history::{Epoch, History, Metrics};
 use super::patience::{self, Best};
 use super::train_span;
@@ -271,7 +272,6 @@ fn run(
     state.step_losses.reserve(steps.saturating_sub(state.step_losses.len()).min(1_000_000));
     state.history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
     (state.history.interrupted, state.history.stopped_early) = (false, false);
-    // The newest weights whose loss is known to be finite, and their epoch.
     let mut finite = Finite { epoch: None, weights: (cnn.clone(), state.running_moments.clone()) };
     loop {
         let made = state.step_losses.len() - state.epoch * per_epoch;
@@ -295,8 +295,8 @@ fn run(
             if due {
                 over = record(cpu, settings, split, cnn, &mut work, state, &mut row);
                 if let Some(Metrics { loss, .. }) = row.train.filter(|m| !m.loss.is_finite()) {
-                    let found = ("the training loss", loss, state.adam.step + 1);
-                    return Err(finite.restore(found, cnn, state));
+                    let (found, step) = (("the training loss", loss), state.adam.step + 1);
+                    return Err(diverged(finite, found, step, cnn, state));
                 }
                 finite.epoch = Some(epoch);
                 finite.weights.0.copy_from(cnn);
@@ -355,8 +355,8 @@ fn run(
             state.batch = Some(metrics);
             state.step_losses.push(metrics.loss);
             if !metrics.loss.is_finite() {
-                let found = ("a minibatch's loss", metrics.loss, state.adam.step);
-                return Err(finite.restore(found, cnn, state));
+                let (found, step) = (("a minibatch's loss", metrics.loss), state.adam.step);
+                return Err(diverged(finite, found, step, cnn, state));
             }
             let step = state.step_losses.len();
             if observe(Event::Step { step, of: steps, loss: metrics.loss }).is_break() {
@@ -371,28 +371,18 @@ fn run(
     }
 }
 
-/// Weights and running moments whose loss is known to be finite.
-struct Finite {
-    epoch: Option<usize>,
-    weights: (Cnn, Option<RunningMoments>),
-}
-
-impl Finite {
-    /// Leaves these weights, or with patience the best, in the place of those that have diverged.
-    fn restore(
-        self,
-        (loss, value, step): (&'static str, f64, u64),
-        cnn: &mut Cnn,
-        state: &mut State,
-    ) -> Error {
-        let Self { epoch: mut kept, mut weights } = self;
-        if let Some(best) = patience::finish(state.best.take(), &mut state.history) {
-            weights = best;
-            kept = state.history.kept;
-        }
-        (*cnn, state.running_moments) = weights;
-        Error::Diverged { loss, value, step, kept }
-    }
+/// Leaves other weights in the place of those that have diverged. Returns the run's error.
+fn diverged(
+    finite: Finite<(Cnn, Option<RunningMoments>)>,
+    found: (&'static str, f64),
+    step: u64,
+    cnn: &mut Cnn,
+    state: &mut State,
+) -> Error {
+    let State { best, history, running_moments, .. } = state;
+    let (weights, error) = finite.instead_of(found, step, best.take(), history);
+    (*cnn, *running_moments) = weights;
+    error
 }
 
 /// Evaluates an epoch and takes it into the history. Returns whether patience has run out.

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use super::finite::Finite;
 use super::history::{Epoch, History, Metrics};
 use super::patience::{self, Best};
 use super::train_span;
@@ -181,8 +182,7 @@ fn run(
     };
     let mut work = Workspace::default();
     let mut gradients = Mlp::zeros(mlp.shape);
-    // The newest weights whose loss is known to be finite, and their epoch.
-    let mut finite = (None, mlp.clone());
+    let mut finite = Finite { epoch: None, weights: mlp.clone() };
     // No allocation later, unless somebody asks for more epochs than anybody waits for.
     state.history.epochs.reserve((settings.epochs / settings.eval_every).min(100_000) + 2);
     (state.history.interrupted, state.history.stopped_early) = (false, false);
@@ -225,18 +225,15 @@ fn run(
         });
         row.train = Some(train);
         if !train.loss.is_finite() {
-            let (mut kept, weights) = finite;
+            let found = ("the training loss", train.loss);
+            let (weights, error) =
+                finite.instead_of(found, *epoch as u64 + 1, best.take(), history);
             *mlp = weights;
-            if let Some(weights) = patience::finish(best.take(), history) {
-                *mlp = weights;
-                kept = history.kept;
-            }
-            let (value, step) = (train.loss, *epoch as u64 + 1);
-            return Err(Error::Diverged { loss: "the training loss", value, step, kept });
+            return Err(error);
         }
         if !last {
-            finite.0 = Some(*epoch);
-            finite.1.copy_from(mlp);
+            finite.epoch = Some(*epoch);
+            finite.weights.copy_from(mlp);
             mlp.momentum_step(cpu, step, velocity, &gradients);
         }
         drop(span);

@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 pub mod cnn;
+mod finite;
 pub mod history;
 pub mod mlp;
 mod patience;

@@ -23,7 +23,7 @@ use crate::study::printed;
 #[command(name = "kernelet", version)]
 pub struct Arguments {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Subcommand)]

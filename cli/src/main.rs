@@ -1,71 +1,9 @@
-//! The `kernelet` program. Without arguments it trains the study's multilayer perceptron on the
-//! embedded letters and shows the result.
+//! The `kernelet` program; all of it is in the library beside this.
 
 #![forbid(unsafe_code)]
 
-mod args;
-mod charts;
-mod checkpoint;
-mod completions;
-mod files;
-mod history;
-mod info;
-mod interrupt;
-mod man;
-mod model;
-mod network;
-mod output;
-mod play;
-mod predict;
-mod profile;
-mod progress;
-mod report;
-mod reproduce;
-mod result;
-mod run;
-mod sets;
-mod study;
-mod summary;
-mod table;
-mod train;
-
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Arguments, Command, ProfileCommand, TrainCommand};
-
-/// What a command that did not fail ended with.
-pub enum Done {
-    /// It did all it was asked to.
-    Complete,
-    /// Ctrl-C ended it early; what there was has been saved.
-    Interrupted,
-}
-
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        None => train::mlp(args::main_job()),
-        Some(Command::Train { network: TrainCommand::Mlp(options) }) => train::mlp(*options),
-        Some(Command::Train { network: TrainCommand::Cnn(options) }) => train::cnn(*options),
-        Some(Command::Study { study }) => reproduce::study(&study),
-        Some(Command::Reproduce(options)) => reproduce::all(&options),
-        Some(Command::Play(options)) => play::run(&options),
-        Some(Command::Predict(options)) => predict::run(&options),
-        Some(Command::Profile { network: ProfileCommand::Mlp(options) }) => profile::mlp(&options),
-        Some(Command::Profile { network: ProfileCommand::Cnn(options) }) => profile::cnn(&options),
-        Some(Command::Info(options)) => info::run(&options),
-        Some(Command::Completions { shell }) => completions::run(shell),
-        Some(Command::Man(options)) => man::run(&options),
-    };
-    match result {
-        Ok(Done::Complete) => ExitCode::SUCCESS,
-        Ok(Done::Interrupted) => ExitCode::from(interrupt::STATUS),
-        Err(error) => {
-            // One line, whatever a library put into its message.
-            let message = error.to_string().replace('\n', " ");
-            output::complain(&format!("error: {message}\n"));
-            ExitCode::FAILURE
-        }
-    }
+    kernelet_cli::main()
 }

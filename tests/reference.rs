@@ -6,15 +6,15 @@
 
 mod common;
 
-use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
+use common::cases::{self, Conv2d, ConvBlock, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, for_each_cpu, sizes};
 use kernelet::kernels::adam::Adam;
-use kernelet::kernels::conv_block::{self, ConvBlockShape};
+use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::dropout::Dropout;
-use kernelet::kernels::gemm::{GemmShape, Write};
+use kernelet::kernels::gemm::GemmShape;
+use kernelet::kernels::linear;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
-use kernelet::kernels::{conv2d, linear};
 use kernelet::shape::{
     Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
 };
@@ -522,6 +522,7 @@ fn relu_batch_norm_with_max_pool() {
 #[test]
 fn conv_block_is_its_kernels_one_after_the_other() {
     let mut random = Random::new(43);
+    let mut checker = Checker::new("conv_block");
     let square = Window::square;
     let pools = [square(2, 2, Padding::Same), square(3, 2, Padding::Valid)];
     let mut cases = vec![((40, 28, 28), 1, 32, square(3, 1, Padding::Same), pools[0])];
@@ -537,7 +538,7 @@ fn conv_block_is_its_kernels_one_after_the_other() {
     for (images, channels, filters, window, pool) in cases {
         let convolution = Conv2dShape { input: image(images, channels), window, filters };
         let shape = ConvBlockShape { convolution, pool };
-        let (rs, ys) = (len(convolution.output()), len(shape.pool().output()));
+        let ys = len(shape.pool().output());
         let (xs, ws) = (len(convolution.input), convolution.taps() * filters);
         let special = |mut x: Vec<f32>| {
             for (x, special) in x.iter_mut().step_by(7).zip([f32::NAN, f32::INFINITY, -1e30]) {
@@ -546,48 +547,19 @@ fn conv_block_is_its_kernels_one_after_the_other() {
             x
         };
         for x in [random.uniform(xs, 1.0), random.ties(xs), special(random.uniform(xs, 1.0))] {
-            let (w, b) = (random.uniform(ws, 1.0), random.uniform(filters, 1.0));
-            let (dy, old) = (random.uniform(ys, 1.0), random.uniform(ws + filters, 1.0));
-            for_each_cpu(|cpu| {
-                let run = |fused: bool| {
-                    let (mut r, mut y) = (vec![f32::NAN; rs], vec![f32::NAN; ys]);
-                    let (mut argmax, mut moments) = (vec![u8::MAX; ys], Moments::new(filters));
-                    let mut norm = Normalization::identity(filters);
-                    let (mut dw, mut db) = (old[..ws].to_vec(), old[ws..].to_vec());
-                    let write = Write::Add;
-                    if fused {
-                        let forward = conv_block::forward;
-                        forward(cpu, shape, &x, &w, &b, &mut r, &mut moments, &mut y, &mut argmax);
-                        norm.set(&moments, 1e-5);
-                        let pixels = shape.pool().output().pixels();
-                        relu_batch_norm::forward_normalize_in_place(
-                            cpu, pixels, &norm, None, &mut y,
-                        );
-                        let backward = conv_block::backward_weights;
-                        backward(
-                            cpu, shape, &x, &r, &norm, &y, &argmax, &dy, write, &mut dw, &mut db,
-                        );
-                    } else {
-                        let forward = conv2d::forward_relu_moments;
-                        forward(cpu, convolution, &x, &w, &b, &mut r, &mut moments);
-                        norm.set(&moments, 1e-5);
-                        let forward = relu_batch_norm::forward_normalize_max_pool;
-                        forward(cpu, shape.pool(), &r, &norm, &mut y, &mut argmax);
-                        let mut dr = vec![f32::NAN; rs];
-                        let backward = relu_batch_norm::backward_max_pool;
-                        backward(cpu, shape.pool(), &r, &norm, &y, &argmax, &dy, &mut dr);
-                        let backward = conv2d::backward_weights;
-                        backward(cpu, convolution, &x, &dr, write, &mut dw, &mut db);
-                    }
-                    // All NaN are alike: which of its operands' an instruction passes on is open.
-                    let bits = |x: &f32| if x.is_nan() { u32::MAX } else { x.to_bits() };
-                    let bits = |x: &[f32]| x.iter().map(bits).collect::<Vec<_>>();
-                    ([r, y, dw, db].map(|x| bits(&x)), argmax, moments.count())
-                };
-                assert!(run(true) == run(false), "{shape:?} on {cpu:?}");
-            });
+            let case = ConvBlock {
+                shape,
+                x,
+                w: random.uniform(ws, 1.0),
+                b: random.uniform(filters, 1.0),
+                dy: random.uniform(ys, 1.0),
+                dw: random.uniform(ws, 1.0),
+                db: random.uniform(filters, 1.0),
+            };
+            cases::conv_block(&mut checker, &case);
         }
     }
+    checker.finish();
 }
 
 #[test]

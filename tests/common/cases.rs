@@ -4,6 +4,7 @@
 //! are given the inputs as kernels see them, without subnormals.
 
 use kernelet::kernels::adam::Adam;
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write};
 use kernelet::kernels::max_pool::Place;
@@ -17,7 +18,7 @@ use kernelet::kernels::{
 use kernelet::reference;
 use kernelet::shape::{Conv2dShape, ImageShape, LinearShape, MatrixShape, PoolShape, Window};
 
-use super::{Checker, Expected, TINY, U, abs, flush, narrow, seen, ulp, widen};
+use super::{Checker, Expected, TINY, U, abs, flush, for_each_cpu, narrow, seen, ulp, widen};
 
 const WRITES: [Write; 2] = [Write::Overwrite, Write::Add];
 
@@ -31,22 +32,33 @@ fn destination(write: Write, content: &[f32]) -> Vec<f32> {
 
 /// C = or += A B with both operands as they are and transposed.
 pub fn gemm(checker: &mut Checker, shape: GemmShape, a: &[f32], b: &[f32], c: &[f32]) {
-    let (a64, b64) = (seen(a), seen(b));
     for transposed in [(false, false), (false, true), (true, false), (true, true)] {
         for write in WRITES {
-            let label = format!("gemm {shape:?} transposed {transposed:?} {write:?}");
-            let before = destination(write, c);
-            let expected = product("c", shape, (&a64, &b64), transposed, write, &seen(&before));
-            checker.case(&label, &[expected], |cpu| {
-                let operand =
-                    |data, transposed| if transposed { Matrix::T(data) } else { Matrix::N(data) };
-                let mut c = before.clone();
-                let (a, b) = (operand(a, transposed.0), operand(b, transposed.1));
-                gemm::gemm(cpu, shape, a, b, write, &mut c);
-                vec![widen(&c)]
-            });
+            gemm_as(checker, shape, (a, b), transposed, write, c);
         }
     }
+}
+
+/// C = or += A B, each operand transposed or not.
+pub fn gemm_as(
+    checker: &mut Checker,
+    shape: GemmShape,
+    (a, b): (&[f32], &[f32]),
+    transposed: (bool, bool),
+    write: Write,
+    c: &[f32],
+) {
+    let label = format!("gemm {shape:?} transposed {transposed:?} {write:?}");
+    let before = destination(write, c);
+    let operands = (&seen(a)[..], &seen(b)[..]);
+    let expected = product("c", shape, operands, transposed, write, &seen(&before));
+    checker.case(&label, &[expected], |cpu| {
+        let operand = |data, transposed| if transposed { Matrix::T(data) } else { Matrix::N(data) };
+        let mut c = before.clone();
+        let (a, b) = (operand(a, transposed.0), operand(b, transposed.1));
+        gemm::gemm(cpu, shape, a, b, write, &mut c);
+        vec![widen(&c)]
+    });
 }
 
 /// The product, with the bound k 2^-24 sum |a b|, and one rounding more if it is added to c.
@@ -784,6 +796,63 @@ pub fn normalize_max_pool(checker: &mut Checker, inputs: &NormMaxPool) {
 /// Most windows that an element can lie in.
 fn overlap(window: Window) -> usize {
     window.size[0].div_ceil(window.stride[0]) * window.size[1].div_ceil(window.stride[1])
+}
+
+/// The inputs of a convolution block's forward and backward.
+pub struct ConvBlock {
+    pub shape: ConvBlockShape,
+    pub x: Vec<f32>,
+    pub w: Vec<f32>,
+    pub b: Vec<f32>,
+    pub dy: Vec<f32>,
+    /// What dw and db are added to.
+    pub dw: Vec<f32>,
+    pub db: Vec<f32>,
+}
+
+/// The block against the four kernels that it stands for, bit by bit.
+pub fn conv_block(checker: &mut Checker, inputs: &ConvBlock) {
+    let ConvBlock { shape, x, w, b, dy, .. } = inputs;
+    let shape = *shape;
+    let Conv2dShape { filters, .. } = shape.convolution;
+    let rs = shape.pool().input.pixels().rows * filters;
+    for_each_cpu(|cpu| {
+        let run = |fused: bool| {
+            let (mut r, mut y) = (vec![f32::NAN; rs], vec![f32::NAN; dy.len()]);
+            let (mut argmax, mut moments) = (vec![u8::MAX; dy.len()], Moments::new(filters));
+            let mut norm = Normalization::identity(filters);
+            let (mut dw, mut db) = (inputs.dw.clone(), inputs.db.clone());
+            let write = Write::Add;
+            if fused {
+                let forward = conv_block::forward;
+                forward(cpu, shape, x, w, b, &mut r, &mut moments, &mut y, &mut argmax);
+                norm.set(&moments, 1e-5);
+                let pixels = shape.pool().output().pixels();
+                relu_batch_norm::forward_normalize_in_place(cpu, pixels, &norm, None, &mut y);
+                let backward = conv_block::backward_weights;
+                backward(cpu, shape, x, &r, &norm, &y, &argmax, dy, write, &mut dw, &mut db);
+            } else {
+                let forward = conv2d::forward_relu_moments;
+                forward(cpu, shape.convolution, x, w, b, &mut r, &mut moments);
+                norm.set(&moments, 1e-5);
+                let forward = relu_batch_norm::forward_normalize_max_pool;
+                forward(cpu, shape.pool(), &r, &norm, &mut y, &mut argmax);
+                let mut dr = vec![f32::NAN; rs];
+                let backward = relu_batch_norm::backward_max_pool;
+                backward(cpu, shape.pool(), &r, &norm, &y, &argmax, dy, &mut dr);
+                let backward = conv2d::backward_weights;
+                backward(cpu, shape.convolution, x, &dr, write, &mut dw, &mut db);
+            }
+            // All NaN are alike: which of its operands' an instruction passes on is open.
+            let bits = |x: &f32| if x.is_nan() { u32::MAX } else { x.to_bits() };
+            let bits = |x: &[f32]| x.iter().map(bits).collect::<Vec<_>>();
+            ([r, y, dw, db].map(|x| bits(&x)), argmax, moments.count())
+        };
+        checker.cases += 1;
+        if run(true) != run(false) {
+            checker.fail(format!("{shape:?} on {cpu:?}: other bits than its kernels"));
+        }
+    });
 }
 
 /// Exact, subnormals as zero, but for sums of several dy where windows overlap.

@@ -4,15 +4,16 @@
 
 mod common;
 
-use common::cases::{self, Conv2d, Linear, Norm, NormMaxPool, Weights};
-use common::{Checker, Random, for_each_cpu};
-use kernelet::kernels::adam::Adam;
+use common::cases::{self, Conv2d, ConvBlock, Linear, Norm, NormMaxPool, Weights};
+use common::{Checker, Random, for_each_cpu, widen};
+use kernelet::kernels::adam::{self, Adam};
+use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::GemmShape;
-use kernelet::kernels::max_pool;
 use kernelet::kernels::momentum::Momentum;
-use kernelet::kernels::relu_batch_norm::Normalization;
-use kernelet::kernels::{exp, softmax};
+use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
+use kernelet::kernels::{exp, max_pool, softmax};
+use kernelet::reference;
 use kernelet::shape::{
     Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
 };
@@ -291,6 +292,97 @@ fn relu_batch_norm() {
     checker.finish();
 }
 
+/// A convolution's special weights and gradients, padded too: the block has the bits of its kernels.
+#[test]
+fn conv_block() {
+    let mut random = Random::new(30);
+    let mut checker = Checker::new("conv_block");
+    let specials = [&SPECIALS[..], &LARGEST].concat();
+    for (input, filters) in [(images(1, 3, 3, 1), 1), (images(2, 6, 7, 3), 17)] {
+        for (padding, stride) in [(Padding::Same, 1), (Padding::Valid, 2)] {
+            let window = Window::square(2, stride, padding);
+            let convolution = Conv2dShape { input, window, filters };
+            for pool in [Window::square(2, 2, Padding::Same), Window::square(3, 2, Padding::Same)] {
+                let shape = ConvBlockShape { convolution, pool };
+                let output = shape.pool().output();
+                for every in [2, 20, 500] {
+                    let mut sprinkled = |n| random.sprinkled(n, every, &specials);
+                    let case = ConvBlock {
+                        shape,
+                        x: sprinkled(input.batch * input.image_len()),
+                        w: sprinkled(convolution.taps() * filters),
+                        b: sprinkled(filters),
+                        dy: sprinkled(output.batch * output.image_len()),
+                        dw: sprinkled(convolution.taps() * filters),
+                        db: sprinkled(filters),
+                    };
+                    cases::conv_block(&mut checker, &case);
+                }
+            }
+        }
+    }
+    checker.finish();
+}
+
+/// Squared deviations that overflow, and deviations whose inverse is no `f32`: y is right or NaN, never
+/// what is left of a division by infinity.
+#[test]
+fn normalization_of_large_numbers_is_right_or_nan() {
+    let mut random = Random::new(31);
+    for largest in [1e15f32, 1e18, 1e19, 1e20, 1e30, 1e38, f32::MAX] {
+        for (rows, cols) in [(2, 1), (33, 17), (5000, 9)] {
+            let shape = MatrixShape { rows, cols };
+            let x: Vec<f32> =
+                random.uniform(rows * cols, 1.0).iter().map(|x| x * largest).collect();
+            let mut r64 = vec![f64::NAN; x.len()];
+            let twin = reference::relu_batch_norm::forward_moments::<f64>;
+            let moments64 = twin(shape, &widen(&x), &mut r64);
+            let normal = |at: usize| {
+                let c = at % cols;
+                (r64[at] - moments64.mean[c]) / (moments64.variance[c] + 1e-5).sqrt()
+            };
+            for_each_cpu(|cpu| {
+                let (mut r, mut moments) = (vec![0.0; x.len()], Moments::new(cols));
+                relu_batch_norm::forward_moments(cpu, shape, &x, &mut r, &mut moments);
+                let mut running =
+                    RunningMoments { mean: vec![0.0; cols], variance: vec![0.0; cols] };
+                running.update(&moments, 0.0);
+                let [mut of_batch, mut of_running] =
+                    [(); 2].map(|()| Normalization::identity(cols));
+                of_batch.set(&moments, 1e-5);
+                of_running.set_running(&running, 1e-5);
+                for normalization in [of_batch, of_running] {
+                    let mut y = vec![0.0; x.len()];
+                    let forward = relu_batch_norm::forward_normalize;
+                    forward(cpu, shape, &r, &normalization, None, &mut y);
+                    for (at, &y) in y.iter().enumerate() {
+                        let right = (f64::from(y) - normal(at)).abs() < 1e-3;
+                        let label = format!("{y} of {:e} at {at} of {shape:?} on {cpu:?}", r[at]);
+                        assert!(right || largest > 1e17 && y.is_nan(), "{label}");
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// A gradient whose square overflows: its weight is NaN from the next update on, and so is `v`, or
+/// infinite, from this.
+#[test]
+fn adam_of_gradients_whose_squares_overflow_ends_in_nan() {
+    for_each_cpu(|cpu| {
+        for n in [1, 40] {
+            let (mut w, mut m, mut v) = (vec![1.0; n], vec![0.0; n], vec![0.0; n]);
+            for (step, gradient) in [(1, 1e20), (2, 1.0)] {
+                let g = vec![gradient; n];
+                adam::update(cpu, Adam::default(), step, &mut w, &mut m, &mut v, &g);
+                assert!(v.iter().all(|v| !v.is_finite()), "{v:?} after step {step} on {cpu:?}");
+            }
+            assert!(w.iter().all(|w| w.is_nan()), "{w:?} on {cpu:?}");
+        }
+    });
+}
+
 fn pools() -> Vec<PoolShape> {
     let mut shapes = Vec::new();
     for input in [images(1, 1, 1, 1), images(2, 3, 5, 17), images(1, 4, 4, 9), images(1, 7, 3, 40)]
@@ -403,6 +495,18 @@ fn adam() {
                 let settings = Adam { l2, ..Adam::default() };
                 cases::adam(&mut checker, settings, 3, &Weights { w, m, v }, &g);
             }
+        }
+    }
+    for (rows, inputs, outputs) in [(1, 1, 1), (9, 1, 17), (7, 9, 17), (70, 33, 130)] {
+        for every in [2, 20, 500] {
+            let mut sprinkled = |n| random.sprinkled(n, every, &SPECIALS);
+            let weights = inputs * outputs;
+            let (w, m, mut v) = (sprinkled(weights), sprinkled(weights), sprinkled(weights));
+            v.iter_mut().for_each(|v| *v = v.abs());
+            let (x, dy) = (sprinkled(rows * inputs), sprinkled(rows * outputs));
+            let shape = LinearShape { rows, inputs, outputs };
+            let (before, settings) = (Weights { w, m, v }, Adam { l2: 0.1, ..Adam::default() });
+            cases::linear_adam(&mut checker, shape, (&x, &dy), settings, 3, &before);
         }
     }
     // Decayed to nothing: all is as if it were zero.

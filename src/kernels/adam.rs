@@ -57,7 +57,8 @@ impl Adam {
 /// ```
 ///
 /// Returns the sum of squares of `w` before the update, which the penalty takes, to 32 u of itself;
-/// squares below the normal range count as zero.
+/// squares below the normal range count as zero. Where g' is so large that its square overflows (from
+/// 1.8e19 on), v is infinite and w stands still; the next update makes both NaN.
 ///
 /// # Panics
 /// If the slices differ in length, or `step` is 0.

@@ -9,7 +9,8 @@
 //! - Outputs are overwritten unless the function takes a [`gemm::Write`].
 //! - A slice that does not fit the shape is a panic that names both lengths.
 //! - The same instruction set gives the same bits with any number of threads.
-//! - NaN in, NaN out, unless the docs say otherwise.
+//! - NaN in, NaN out, unless the docs say otherwise; what overflows is infinite or NaN, never a wrong
+//!   number. But ReLU's gradient is zero where its input was NaN: NaN is not greater than zero.
 //! - Subnormals are zeros: read as such, and written for results below the normal range, on every
 //!   thread that works (x86-64 and AArch64). What L2 regularisation drives towards zero would
 //!   otherwise slow a training run down many times over. The caller's own arithmetic is left as it was.

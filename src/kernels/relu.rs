@@ -38,7 +38,8 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// dx = dy where y > 0, else 0 (so ReLU'(0) = 0). `y` may be ReLU's output or its input.
+/// dx = dy where y > 0, else 0 (so ReLU'(0) = 0, and so is that of NaN). `y` may be ReLU's output
+/// or its input.
 ///
 /// # Panics
 /// If the three slices differ in length.

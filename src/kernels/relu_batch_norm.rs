@@ -13,6 +13,10 @@
 //! itself, a variance within `e variance + 16 u mean sqrt(variance) + (e mean)^2`. y is within
 //! `4 u` of `|scale| (|r| + |mean|) inv_deviation + |offset|`, dx within
 //! `(96 + rows / 2^14) u` of its formula with every term's magnitude.
+//!
+//! Where r is so large that a sum of its squared deviations overflows (from about 1e18 on), the
+//! variance is infinite, and y is NaN rather than the zeros that division by it would give. dx is
+//! 0 where r is NaN, as ReLU's is.
 
 use std::cell::Cell;
 
@@ -136,7 +140,7 @@ impl Normalization {
     }
 
     /// Takes over the moments of a batch or of a whole set (the study's `epsilon` is 1e-5). Those of
-    /// nothing give NaN.
+    /// nothing give NaN, and so does a deviation of more than 8.5e37, whose inverse `f32` cannot hold.
     ///
     /// # Panics
     /// If the numbers of channels differ.
@@ -160,7 +164,10 @@ impl Normalization {
 
     fn set_channel(&mut self, channel: usize, mean: f64, variance: f64, epsilon: f64) {
         self.mean[channel] = mean as f32;
-        self.inv_deviation[channel] = (1.0 / (variance + epsilon).sqrt()) as f32;
+        let inv_deviation = (1.0 / (variance + epsilon).sqrt()) as f32;
+        // Kernels would take it for zero, and give the offset for any r.
+        let lost = inv_deviation < f32::MIN_POSITIVE;
+        self.inv_deviation[channel] = if lost { f32::NAN } else { inv_deviation };
     }
 
     #[track_caller]

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use crate::cpu::Isa;
+use crate::data::npz::tuple;
 
 /// What can go wrong outside the kernels. (A kernel called with slices that do not fit its shape
 /// panics, with both lengths in the message.)
@@ -60,6 +61,26 @@ pub enum Error {
         array: String,
         /// What is wrong.
         why: String,
+    },
+
+    /// An array of a file would take more memory than its [`Limit`](crate::data::npz::Limit).
+    #[error(
+        "{}: {} of shape {} needs {needed} bytes of memory, more than its limit of {limit}",
+        path.display(),
+        array.as_ref().map_or("the array".into(), |array| format!("array {array:?}")),
+        tuple(shape)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The array's name, if it is one of an `.npz` file.
+        array: Option<String>,
+        /// What its header says.
+        shape: Vec<usize>,
+        /// The bytes of its elements.
+        needed: u64,
+        /// How many there may be.
+        limit: u64,
     },
 
     /// A loss is no number any more, or infinite: training has diverged. The network has been

@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use kernelet::Error;
-use kernelet::data::npz::{read_float_arrays, write_atomically, write_float_arrays};
+use kernelet::data::npz::{Input, Limit, read_float_arrays, write_atomically, write_float_arrays};
 use kernelet::data::split::permutation;
 use kernelet::data::{Dataset, Images, PIXELS, Samples, read_images};
 use zip::CompressionMethod::{self, Deflated, Stored};
@@ -226,7 +226,7 @@ fn wrong_images_are_refused() {
     }
     refused_images(
         &npy("|O", "(2, 784)", b"pickle"),
-        "of dtype '|O' and shape (2, 784) is of no fixed size, or larger than 16 GiB",
+        "has dtype '|O': Python objects are never unpickled",
     );
     refused_images(
         &npy_with_header(
@@ -309,12 +309,12 @@ fn sizes_that_lie_are_refused() {
     );
     refused_images(
         &npy("<f8", "(10000000, 784)", &[]),
-        "of dtype '<f8' and shape (10000000, 784) is of no fixed size, or larger than 16 GiB",
+        "of dtype '<f8' and shape (10000000, 784) needs 62720000000 bytes behind its header of 79, \
+         but the file holds 79 in all",
     );
     refused_images(
         &npy("|S9999999999999999999", "(2, 784)", &[]),
-        "of dtype '|S9999999999999999999' and shape (2, 784) is of no fixed size, or larger than \
-         16 GiB",
+        "of dtype '|S9999999999999999999' and shape (2, 784) is of no fixed size",
     );
     for shape in
         ["(4294967296, 4294967296)", "(18446744073709551616,)", "(9223372036854775808, 2, 0)"]
@@ -568,12 +568,12 @@ fn wrong_images_in_a_file_of_their_own_are_refused() {
         ),
         (
             &npy("<f8", "(10000000, 784)", &[]),
-            "the array of dtype '<f8' and shape (10000000, 784) is of no fixed size, or larger \
-             than 16 GiB",
+            "the array of dtype '<f8' and shape (10000000, 784) needs 62720000000 bytes behind its \
+             header of 79, but the file holds 79 in all",
         ),
         (
             &npy("|O", "(2, 784)", b"pickle"),
-            "the array of dtype '|O' and shape (2, 784) is of no fixed size, or larger than 16 GiB",
+            "the array has dtype '|O': Python objects are never unpickled",
         ),
         (
             &npy("<i4", "(1, 784)", &[0; 4 * PIXELS]),
@@ -614,6 +614,41 @@ fn images_come_through_a_pipe() {
         let why = format!("the array is damaged: {held} of data instead of {}", n * PIXELS);
         assert!(message.ends_with(&why), "{message}");
     }
+    // A pipe does not say how much it holds.
+    let message = through(npy("|u1", "(30000000, 784)", &[])).unwrap_err();
+    let why = "of shape (30000000, 784) needs 23520000000 bytes of memory, more than its limit of \
+               17179869184";
+    assert!(message.ends_with(why), "{message}");
+}
+
+/// A hundred times what it takes in the file, or 64 MiB, or what the caller says.
+#[test]
+fn what_takes_more_memory_than_its_limit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = &folder.path().join("data.npz");
+    let n = 90_000;
+    let images = npy("|u1", &format!("({n}, 784)"), &vec![0; n * PIXELS]);
+    let labels = npy("|u1", &format!("({n},)"), &vec![0; n]);
+    fs::write(path, zipped(&[("images.npy", &images), ("labels.npy", &labels)], Deflated)).unwrap();
+    let with = |bytes| Dataset::open(Input { path, limit: Limit::Bytes(bytes) });
+    let needed = (n * PIXELS) as u64;
+    for (result, wanted) in [(Dataset::open(path), 64 << 20), (with(needed - 1), needed - 1)] {
+        match result.map(|_| ()) {
+            Err(Error::TooLarge { array, shape, needed: bytes, limit, .. }) => {
+                assert_eq!(
+                    (array.as_deref(), shape),
+                    (Some("images"), vec![n, PIXELS]),
+                    "the array"
+                );
+                assert_eq!((bytes, limit), (needed, wanted), "bytes needed and allowed");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(with(needed).unwrap().len(), n, "images");
+    // Stored, they are as large in the file.
+    fs::write(path, zipped(&[("images.npy", &images), ("labels.npy", &labels)], Stored)).unwrap();
+    assert_eq!(Dataset::open(path).unwrap().len(), n, "images");
 }
 
 /// Whatever happens to a file, it is read or refused, in one line.

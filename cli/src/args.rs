@@ -1,9 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use kernelet::data::npz::{Input, Limit};
 use kernelet::data::{Dataset, Split};
 use kernelet::train::mlp::Reduction;
 use kernelet::train::{cnn, mlp};
@@ -217,6 +219,9 @@ pub struct PredictOptions {
     pub out: Option<PathBuf>,
 
     #[command(flatten)]
+    pub limit: LimitOptions,
+
+    #[command(flatten)]
     pub threads: ThreadOptions,
 }
 
@@ -369,18 +374,38 @@ pub struct DataOptions {
     /// Seed of the shuffle before the split, as NumPy's RandomState; none keeps the file's order
     #[arg(long, value_name = "N|none", default_value = "521", value_parser = split_seed)]
     pub split_seed: SplitSeed,
+
+    #[command(flatten)]
+    pub limit: LimitOptions,
 }
 
 impl DataOptions {
     pub fn open(&self) -> Result<Dataset, Error> {
         match &self.path {
-            Some(path) => Dataset::open(path),
+            Some(path) => Dataset::open(self.limit.input(path)),
             None => Dataset::letters(),
         }
     }
 
     pub fn split(&self, dataset: &Dataset) -> Result<Split, Error> {
         dataset.split(self.split, self.split_seed.0)
+    }
+}
+
+/// What files may ask for.
+#[derive(Args)]
+pub struct LimitOptions {
+    /// Memory that an array of a file may take, such as 4GiB [default: 64MiB, or a hundred times what
+    /// it takes in the file]
+    #[arg(long, value_name = "SIZE")]
+    data_limit: Option<ByteSize>,
+}
+
+impl LimitOptions {
+    /// A file to read.
+    pub fn input<'a>(&self, path: &'a Path) -> Input<'a> {
+        let limit = self.data_limit.map_or(Limit::default(), |size| Limit::Bytes(size.as_u64()));
+        Input { path, limit }
     }
 }
 

@@ -102,6 +102,9 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Err(Error::File { path: path.into(), why: "is a folder, not a file".into() });
     }
+    if path.is_symlink() && !path.exists() {
+        return Err(Error::File { path: path.into(), why: "is a link that leads nowhere".into() });
+    }
     if path.exists() && !path.is_file() {
         return Ok(()); // a pipe or a device, whose folder does not matter
     }

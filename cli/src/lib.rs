@@ -34,6 +34,7 @@ mod train;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kernelet::Error;
 
 pub use args::Arguments;
 use args::{Command, ProfileCommand, TrainCommand};
@@ -68,7 +69,10 @@ pub fn main() -> ExitCode {
         Ok(Done::Interrupted) => ExitCode::from(interrupt::STATUS),
         Err(error) => {
             // One line, whatever a library put into its message.
-            let message = error.to_string().replace('\n', " ");
+            let mut message = error.to_string().replace('\n', " ");
+            if matches!(error, Error::TooLarge { .. }) {
+                message.push_str(" (--data-limit raises it)");
+            }
             output::complain(&format!("error: {message}\n"));
             ExitCode::FAILURE
         }

@@ -1,9 +1,7 @@
 //! A trained network from a weight file, whichever of the two it is.
 
-use std::path::Path;
-
 use kernelet::data::PIXELS;
-use kernelet::data::npz::{array_names, list_names};
+use kernelet::data::npz::{Input, array_names, list_names};
 use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
 use kernelet::nn::cnn::EPSILON;
 use kernelet::nn::{Cnn, Mlp, cnn, mlp};
@@ -31,14 +29,15 @@ pub enum NormalizeWith {
 
 impl Model {
     /// Reads a weight file: that of an MLP if it has an array `w_h`, that of a CNN if it has `w0`.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let fail = |why| Err(Error::File { path: path.into(), why });
-        let names = array_names(path)?;
+    pub fn load<'a>(file: impl Into<Input<'a>>) -> Result<Self, Error> {
+        let file = file.into();
+        let fail = |why| Err(Error::File { path: file.path.into(), why });
+        let names = array_names(file)?;
         let has = |wanted| names.iter().any(|name| name == wanted);
         let model = match (has("w_h"), has("w0")) {
-            (true, false) => Self::Mlp(load_mlp(path)?),
+            (true, false) => Self::Mlp(load_mlp(file)?),
             (false, true) => {
-                let (cnn, running_moments) = load_cnn(path, 28, 28)?;
+                let (cnn, running_moments) = load_cnn(file, 28, 28)?;
                 Self::Cnn(cnn, running_moments)
             }
             _ => {

@@ -15,8 +15,8 @@ use crate::{Done, files, output};
 /// Classifies the images and writes a row for each.
 pub fn run(options: &PredictOptions) -> Result<Done, Error> {
     let cpu = options.threads.cpu()?;
-    let model = Model::load(&options.model)?;
-    let images = read_images(&options.images)?;
+    let model = Model::load(options.limit.input(&options.model))?;
+    let images = read_images(options.limit.input(&options.images))?;
     let inputs = [&options.model, &options.images].map(PathBuf::as_path);
     files::check(options.out.as_deref(), inputs)?;
     let probabilities = model.probabilities(&cpu, &images, NormalizeWith::RunningMoments);

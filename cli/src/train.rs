@@ -28,7 +28,8 @@ pub fn mlp(mut options: MlpOptions) -> Result<Done, Error> {
     let mut settings = options.settings();
     let mut loaded = None;
     if let Some(path) = &options.resume {
-        let (about, of_run, mlp, state) = checkpoint::load_mlp(path)?;
+        let file = options.common.data.limit.input(path);
+        let (about, of_run, mlp, state) = checkpoint::load_mlp(file)?;
         let epochs = options.epochs.unwrap_or(of_run.epochs);
         settings = train::mlp::Settings { epochs, ..of_run };
         let common = &mut options.common;
@@ -76,7 +77,8 @@ pub fn cnn(mut options: CnnOptions) -> Result<Done, Error> {
     let mut settings = options.settings();
     let mut loaded = None;
     if let Some(path) = &options.resume {
-        let (about, of_run, cnn, state) = checkpoint::load_cnn(path)?;
+        let file = options.common.data.limit.input(path);
+        let (about, of_run, cnn, state) = checkpoint::load_cnn(file)?;
         let epochs = options.epochs.unwrap_or(of_run.epochs);
         settings = train::cnn::Settings { epochs, ..of_run };
         let common = &mut options.common;
@@ -282,7 +284,7 @@ fn first_mlp(options: &MlpOptions, classes: usize) -> Result<Mlp, Error> {
     let Some(path) = &options.common.init else {
         return new_mlp(options.hidden.unwrap_or(MLP_HIDDEN), classes, options.common.seed);
     };
-    let mlp = load_mlp(path)?;
+    let mlp = load_mlp(options.common.data.limit.input(path))?;
     check_hidden(path, mlp.shape.hidden, options.hidden)?;
     check_mlp_memory(mlp.shape.hidden, mlp.shape.classes)?;
     Ok(mlp)
@@ -296,7 +298,8 @@ fn first_cnn(options: &CnnOptions, split: &Split) -> Result<(Cnn, Option<Running
     let Some(path) = &options.common.init else {
         return Ok((new_cnn(shape, batch, options.common.seed)?, None));
     };
-    let (cnn, running_moments) = load_cnn(path, shape.height, shape.width)?;
+    let file = options.common.data.limit.input(path);
+    let (cnn, running_moments) = load_cnn(file, shape.height, shape.width)?;
     check_hidden(path, cnn.shape.hidden, options.hidden)?;
     check_cnn_memory(cnn.shape, batch)?;
     Ok((cnn, running_moments))

@@ -443,7 +443,7 @@ fn mistakes_in_models_and_images_are_named() {
         ("--model w.npz --images empty.npy", &["empty.npy", "damaged"]),
         ("--model w.npz --images data.npz", &["data.npz", "NumPy's .npy format"]),
         ("--model w.npz --images pickled.npy", &["pickled.npy", "'|O'"]),
-        ("--model w.npz --images huge.npy", &["huge.npy", "99999999999", "16 GiB"]),
+        ("--model w.npz --images huge.npy", &["huge.npy", "99999999999"]),
         ("--model w.npz --images shape.npy", &["shape.npy", "(20, 392, 2)", "(28, 28)"]),
         ("--model w.npz --images images.npy --out images.npy", &["images.npy", "overwritten"]),
     ];

@@ -8,18 +8,21 @@ pub mod npz;
 pub mod split;
 
 use std::io::{Read, Seek};
-use std::path::Path;
 
 pub use split::{Samples, Split};
 
 use crate::Error;
-use npz::{Archive, Entry, tuple};
+use npz::{Archive, Entry, Input, tuple};
 
 /// Pixels of an image: 28 rows of 28 columns.
 pub const PIXELS: usize = 28 * 28;
 
 /// Classes of class-number labels: the letters A to J.
 pub const CLASSES: usize = 10;
+
+/// Columns that one-hot labels may have. A network grows with them, so a small file must not ask
+/// for any number.
+const MAX_CLASSES: usize = 1 << 16;
 
 /// Pixels as a file holds them: n x [`PIXELS`] values, image by image, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,16 +53,26 @@ impl Dataset {
     /// - `images` is uint8, float32 or float64 of shape (n, 28, 28), (n, 28, 28, 1) or (n, 784);
     ///   floats must be finite.
     /// - `labels` is (n,) of any integer type, with values below [`CLASSES`], or one-hot
-    ///   (n, classes) of any integer, boolean or float type.
+    ///   (n, classes) of any integer, boolean or float type, with at most 65,536 classes.
     ///
-    /// Both byte orders, C and Fortran order are read.
+    /// Both byte orders, C and Fortran order are read. Arrays may be as large as the
+    /// [`Limit`](npz::Limit) of `file` says, which is the usual one for a path.
+    ///
+    /// ```no_run
+    /// # use kernelet::data::{Dataset, npz::{Input, Limit}};
+    /// # use std::path::Path;
+    /// let path = Path::new("letters.npz");
+    /// let data = Dataset::open(path)?;
+    /// let large = Dataset::open(Input { path, limit: Limit::Bytes(8 << 30) })?;
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, is no whole `.npz` file, or if one of the two arrays is missing
-    /// or not as above.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::parse(npz::open(path)?, path)
+    /// If the file cannot be read, is no whole `.npz` file, or if one of the two arrays is missing,
+    /// too large or not as above.
+    pub fn open<'a>(file: impl Into<Input<'a>>) -> Result<Self, Error> {
+        Self::parse_archive(Archive::open(file)?)
     }
 
     /// Reads what [`open`](Self::open) reads from anything that holds an `.npz` file; `origin` is
@@ -68,12 +81,19 @@ impl Dataset {
     /// # Errors
     ///
     /// As for [`open`](Self::open).
-    pub fn parse(reader: impl Read + Seek, origin: impl AsRef<Path>) -> Result<Self, Error> {
-        let origin = origin.as_ref();
-        let mut archive = Archive::new(reader, origin)?;
-        let (images, n) = read_some_images(archive.entry("images")?)?;
+    pub fn parse<'a>(
+        reader: impl Read + Seek,
+        origin: impl Into<Input<'a>>,
+    ) -> Result<Self, Error> {
+        Self::parse_archive(Archive::new(reader, origin.into())?)
+    }
+
+    fn parse_archive(mut archive: Archive<impl Read + Seek>) -> Result<Self, Error> {
+        let n = check_some_images(&archive.entry("images")?)?;
+        // The labels first: what is left of them is small when the images take their memory.
         let (labels, classes) = read_labels(archive.entry("labels")?, n)?;
-        Ok(Self { images, labels, classes, origin: origin.display().to_string() })
+        let images = read_pixels(archive.entry("images")?)?;
+        Ok(Self { images, labels, classes, origin: archive.path().display().to_string() })
     }
 
     /// The number of images.
@@ -137,9 +157,9 @@ impl Dataset {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, is no whole `.npy` file, or is not as above.
-pub fn read_images(path: &Path) -> Result<Vec<f32>, Error> {
-    let entry = Entry::open(path)?;
+/// If the file cannot be read, is no whole `.npy` file, or is too large or not as above.
+pub fn read_images<'a>(file: impl Into<Input<'a>>) -> Result<Vec<f32>, Error> {
+    let entry = Entry::open(file.into())?;
     if entry.shape != [28, 28] {
         check_images(&entry, "(28, 28), ")?;
     }
@@ -182,13 +202,12 @@ fn read_pixels<F: Read>(mut entry: Entry<F>) -> Result<Images, Error> {
     Ok(Images::F32(pixels))
 }
 
-/// Returns also the number of images.
-fn read_some_images<F: Read>(entry: Entry<F>) -> Result<(Images, usize), Error> {
-    let n = check_images(&entry, "")?;
-    if n == 0 {
-        return Err(entry.fail(format!("has no images: its shape is {}", tuple(&entry.shape))));
+/// Returns the number of images, of which there has to be one.
+fn check_some_images<F: Read>(entry: &Entry<F>) -> Result<usize, Error> {
+    match check_images(entry, "")? {
+        0 => Err(entry.fail(format!("has no images: its shape is {}", tuple(&entry.shape)))),
+        n => Ok(n),
     }
-    Ok((read_pixels(entry)?, n))
 }
 
 /// Returns the labels of `n` images and the number of classes.
@@ -201,7 +220,12 @@ fn read_labels<F: Read>(mut entry: Entry<F>, n: usize) -> Result<(Vec<u32>, usiz
                 "has dtype '{dtype}': class numbers of an integer type are expected"
             )));
         }
-        [_, classes] if classes > 0 && u32::try_from(classes).is_ok() => Some(classes),
+        [_, classes @ 1..=MAX_CLASSES] => Some(classes),
+        [_, classes] if classes > MAX_CLASSES => {
+            return Err(entry.fail(format!(
+                "has shape {shape}: one-hot rows of at most {MAX_CLASSES} classes are expected"
+            )));
+        }
         _ => {
             return Err(entry.fail(format!(
                 "has shape {shape}: class numbers (n,) or one-hot rows (n, classes) are expected"

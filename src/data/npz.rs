@@ -1,11 +1,12 @@
 //! Arrays in `.npz` files: zip archives of `.npy` members, as `numpy.savez` and
 //! `numpy.savez_compressed` write them. Also single `.npy` files, as `numpy.save` writes them.
 //!
-//! Nothing that a file says is trusted: sizes are multiplied with overflow checks, compared with
-//! what the file holds, and memory grows only as data comes.
+//! Nothing that a file says is trusted: sizes are multiplied with overflow checks and compared with
+//! what the file holds and with a [`Limit`], and memory grows only as data comes. Archives whose
+//! members overlap or have the same name are refused. Nothing is ever unpacked to the disk or
+//! unpickled.
 
-use std::borrow::Cow;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,44 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use crate::Error;
 
-/// Larger arrays are refused before a byte of them is read.
-const MAX_BYTES: usize = 16 << 30;
+/// The most memory that the elements of one array of a file may take. What needs more is refused
+/// before a byte of it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// 64 MiB, or a hundred times what the array takes in the file if that is more, but never more
+    /// than 16 GiB: enough for data that are worth keeping, and a small file stays harmless.
+    #[default]
+    OfFile,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Limit {
+    /// The bytes for an array that takes `packed` of a file; a pipe does not tell.
+    fn bytes(self, packed: Option<u64>) -> u64 {
+        const MOST: u64 = 16 << 30;
+        match self {
+            Self::OfFile => packed.map_or(MOST, |n| n.saturating_mul(100).clamp(64 << 20, MOST)),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// A file to read, and how much memory its arrays may take. A path alone is one with the usual
+/// [`Limit`].
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// For every one of its arrays.
+    pub limit: Limit,
+}
+
+impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Input<'a> {
+    fn from(path: &'a P) -> Self {
+        Self { path: path.as_ref(), limit: Limit::default() }
+    }
+}
 
 /// NumPy's own limit (`max_header_size`); an ordinary header has 128 bytes.
 const MAX_HEADER: usize = 10_000;
@@ -38,16 +75,15 @@ pub struct FloatArray {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or if it lacks an array of `names` or holds a damaged one or one
-/// of another type.
-pub fn read_float_arrays(path: &Path, names: &[&str]) -> Result<Vec<FloatArray>, Error> {
-    let mut archive = Archive::new(open(path)?, path)?;
+/// If the file cannot be read, or if it lacks an array of `names` or holds a damaged one, one of
+/// another type, or one that is too large.
+pub fn read_float_arrays<'a>(
+    file: impl Into<Input<'a>>,
+    names: &[&str],
+) -> Result<Vec<FloatArray>, Error> {
+    let mut archive = Archive::open(file)?;
     let read = |name: &&str| {
-        let mut entry = archive.entry(name)?;
-        if !entry.is_float() {
-            return Err(entry
-                .fail(format!("has dtype '{}': float32 and float64 are supported", entry.dtype)));
-        }
+        let mut entry = archive.floats(name)?;
         let array = entry.read()?;
         Ok(FloatArray { shape: entry.shape, values: array.floats() })
     };
@@ -55,8 +91,11 @@ pub fn read_float_arrays(path: &Path, names: &[&str]) -> Result<Vec<FloatArray>,
 }
 
 /// Reads one array of any type that the methods of [`Array`] know; returns also its shape.
-pub(crate) fn read_array(path: &Path, name: &str) -> Result<(Vec<usize>, Array), Error> {
-    let mut archive = Archive::new(open(path)?, path)?;
+pub(crate) fn read_array<'a>(
+    file: impl Into<Input<'a>>,
+    name: &str,
+) -> Result<(Vec<usize>, Array), Error> {
+    let mut archive = Archive::open(file)?;
     let mut entry = archive.entry(name)?;
     if !(entry.is_float() || entry.is_integer()) {
         return Err(entry.fail(format!("has dtype '{}': numbers are expected", entry.dtype)));
@@ -70,11 +109,8 @@ pub(crate) fn read_array(path: &Path, name: &str) -> Result<(Vec<usize>, Array),
 /// # Errors
 ///
 /// If the file cannot be read.
-pub fn array_names(path: &Path) -> Result<Vec<String>, Error> {
-    let Archive { zip, .. } = Archive::new(open(path)?, path)?;
-    let name = |file: Cow<str>| file.strip_suffix(".npy").unwrap_or(&file).to_owned();
-    let damaged = |e| Error::File { path: path.into(), why: format!("cannot be read: {e}") };
-    zip.file_names().map(|file| file.map(name).map_err(damaged)).collect()
+pub fn array_names<'a>(file: impl Into<Input<'a>>) -> Result<Vec<String>, Error> {
+    Ok(Archive::open(file)?.names())
 }
 
 /// Writes (name, shape, values) arrays as little-endian float32 in C order, for `numpy.load` and
@@ -214,11 +250,10 @@ fn write_file_atomically(
         buffer.flush()
     };
     let replace = || {
-        // A link stays a link: its target is what is replaced.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let target = resolve(path)?;
         let old = fs::metadata(&target).ok();
-        if old.as_ref().is_some_and(|old| !old.is_file()) {
-            return fill(&File::options().write(true).open(&target)?);
+        if let Some(old) = old.as_ref().filter(|old| !old.is_file()) {
+            return fill(&open_special(&target, old)?);
         }
         // Created here, because tempfile's own permissions would hide the file from others.
         let temporary = tempfile::Builder::new()
@@ -235,6 +270,33 @@ fn write_file_atomically(
     replace().map_err(|source| Error::Io { path: path.into(), source })
 }
 
+/// Opens a pipe or a device to write to.
+#[cfg(unix)]
+fn open_special(path: &Path, metadata: &Metadata) -> io::Result<File> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+    use rustix::fs::OFlags;
+
+    if !metadata.file_type().is_fifo() {
+        return File::options().write(true).open(path);
+    }
+    // Otherwise this would wait for somebody to read, for ever if nobody does.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().write(true).custom_flags(flags).open(path).map_err(|e| {
+        match rustix::io::Errno::from_io_error(&e) {
+            Some(rustix::io::Errno::NXIO) => io::Error::other("nobody reads from this pipe"),
+            _ => e,
+        }
+    })?;
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn open_special(path: &Path, _: &Metadata) -> io::Result<File> {
+    File::options().write(true).open(path)
+}
+
 /// The folder that a file is in.
 pub(crate) fn folder(file: &Path) -> &Path {
     match file.parent() {
@@ -243,11 +305,22 @@ pub(crate) fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Opens a file for [`Archive::new`].
-pub(super) fn open(path: &Path) -> Result<BufReader<File>, Error> {
+/// What is written when `path` is: a link stays a link, and its target is what is replaced.
+///
+/// # Errors
+///
+/// If `path` is a link that leads nowhere.
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(_) if !path.is_symlink() => Ok(path.into()),
+        target => target,
+    }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, Error> {
     let open = || {
         let file = File::open(path)?;
-        // Opening a folder works; seeking in it then fails with "invalid argument".
+        // Opening a folder works; reading it then fails.
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -257,39 +330,87 @@ pub(super) fn open(path: &Path) -> Result<BufReader<File>, Error> {
 }
 
 /// An open `.npz` file.
-pub(super) struct Archive<R> {
-    path: PathBuf,
+pub(crate) struct Archive<'a, R> {
+    file: Input<'a>,
     zip: ZipArchive<R>,
 }
 
-impl<R: Read + Seek> Archive<R> {
-    /// `path` is for messages.
-    pub(super) fn new(reader: R, path: &Path) -> Result<Self, Error> {
-        let zip = ZipArchive::new(reader).map_err(|e| match e {
+impl<'a> Archive<'a, BufReader<File>> {
+    pub(crate) fn open(file: impl Into<Input<'a>>) -> Result<Self, Error> {
+        let file = file.into();
+        let metadata = fs::metadata(file.path)
+            .map_err(|source| Error::Io { path: file.path.into(), source })?;
+        // Before it is opened: a pipe would wait for somebody to write to it.
+        if !metadata.is_file() && !metadata.is_dir() {
+            let why = "is no regular file: an archive is not read from its begin to its end";
+            return Err(Error::File { path: file.path.into(), why: why.into() });
+        }
+        Self::new(open(file.path)?, file)
+    }
+}
+
+impl<'a, R: Read + Seek> Archive<'a, R> {
+    /// The path of `file` is for messages.
+    pub(super) fn new(reader: R, file: Input<'a>) -> Result<Self, Error> {
+        let fail = |why: &str| Error::File { path: file.path.into(), why: why.into() };
+        let opened = ZipArchive::new(reader).and_then(|mut zip| {
+            // Otherwise a few bytes could be the content of many arrays, or pass for many bytes.
+            let overlap = zip.has_overlapping_entries()?;
+            Ok((zip, overlap))
+        });
+        let (zip, overlap) = opened.map_err(|e| match e {
             ZipError::Io(source) if source.raw_os_error().is_some() => {
-                Error::Io { path: path.into(), source }
+                Error::Io { path: file.path.into(), source }
             }
-            e => Error::File { path: path.into(), why: format!("not a whole .npz file: {e}") },
+            e => fail(&format!("not a whole .npz file: {e}")),
         })?;
-        Ok(Self { path: path.into(), zip })
+        if overlap {
+            return Err(fail("holds arrays that overlap each other, or more than the file"));
+        }
+        if zip.has_duplicate_names() {
+            return Err(fail("holds two arrays of the same name"));
+        }
+        Ok(Self { file, zip })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.file.path
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |file: &[u8]| {
+            String::from_utf8_lossy(file.strip_suffix(b".npy").unwrap_or(file)).into_owned()
+        };
+        self.zip.file_names_raw().map(name).collect()
     }
 
     /// Finds an array and reads its header.
-    pub(super) fn entry<'a>(
-        &'a mut self,
-        name: &'a str,
-    ) -> Result<Entry<'a, ZipFile<'a, R>>, Error> {
-        let Self { path, zip } = self;
+    pub(crate) fn entry<'b>(
+        &'b mut self,
+        name: &'b str,
+    ) -> Result<Entry<'b, ZipFile<'b, R>>, Error> {
+        let Input { path, limit } = self.file;
         let place = Place { path, name: Some(name) };
-        let Some(index) = zip.index_for_name(&file_name_from_array_name(name)) else {
-            let held = zip.file_names_raw().map(|file| {
-                String::from_utf8_lossy(file.strip_suffix(b".npy").unwrap_or(file)).into_owned()
-            });
-            return Err(place.fail(format!("is missing: the file holds {}", list_names(held))));
+        let Some(index) = self.zip.index_for_name(&file_name_from_array_name(name)) else {
+            let why = format!("is missing: the file holds {}", list_names(self.names()));
+            return Err(place.fail(why));
         };
-        let file = zip.by_index(index).map_err(|e| place.fail(format!("cannot be read: {e}")))?;
-        let held = file.size();
-        Entry::new(place, file, Some(held))
+        let unreadable = |e| place.fail(format!("cannot be read: {e}"));
+        let file = self.zip.by_index(index).map_err(unreadable)?;
+        let (packed, held) = (file.compressed_size(), file.size());
+        Entry::new(place, file, Some(held), limit.bytes(Some(packed)))
+    }
+
+    /// Finds an array of float32 or float64 and reads its header.
+    pub(crate) fn floats<'b>(
+        &'b mut self,
+        name: &'b str,
+    ) -> Result<Entry<'b, ZipFile<'b, R>>, Error> {
+        let entry = self.entry(name)?;
+        if entry.is_float() {
+            return Ok(entry);
+        }
+        Err(entry.fail(format!("has dtype '{}': float32 and float64 are supported", entry.dtype)))
     }
 }
 
@@ -393,9 +514,9 @@ impl Place<'_> {
 }
 
 /// An array whose header has been read: a member of an archive, or a file of its own.
-pub(super) struct Entry<'a, F> {
+pub(crate) struct Entry<'a, F> {
     place: Place<'a>,
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     pub(super) dtype: TypeStr,
     bytes: usize,
     order: Order,
@@ -404,41 +525,42 @@ pub(super) struct Entry<'a, F> {
 
 impl<'a> Entry<'a, BufReader<File>> {
     /// Opens an `.npy` file and reads its header.
-    pub(super) fn open(path: &'a Path) -> Result<Self, Error> {
+    pub(super) fn open(Input { path, limit }: Input<'a>) -> Result<Self, Error> {
         let file = open(path)?;
         let metadata =
             file.get_ref().metadata().map_err(|source| Error::Io { path: path.into(), source })?;
         // A pipe does not tell.
         let held = metadata.is_file().then_some(metadata.len());
-        Self::new(Place { path, name: None }, file, held)
+        Self::new(Place { path, name: None }, file, held, limit.bytes(held))
     }
 }
 
 impl<'a, F: Read> Entry<'a, F> {
-    /// Reads the header; `held` is the size of the whole file, if it is known.
-    fn new(place: Place<'a>, mut file: F, held: Option<u64>) -> Result<Self, Error> {
+    /// Reads the header; `held` is the size of the whole file, if it is known, and `limit` the most
+    /// bytes that the elements may take.
+    fn new(place: Place<'a>, mut file: F, held: Option<u64>, limit: u64) -> Result<Self, Error> {
         let fail = |why| place.fail(why);
         let (header, header_bytes) = read_header(&mut file).map_err(fail)?;
 
         let DType::Plain(dtype) = header.dtype() else {
             return Err(fail("has a structured dtype".into()));
         };
+        if dtype.type_char() == TypeChar::Object {
+            return Err(fail(format!("has dtype '{dtype}': Python objects are never unpickled")));
+        }
         let shape = header.shape().iter().map(|&n| usize::try_from(n).ok());
         let shape = shape.collect::<Option<Vec<_>>>();
-        let (bytes, shape) = shape
-            .and_then(|shape| {
-                let bytes = shape.iter().try_fold(dtype.num_bytes()?, |b, &n| b.checked_mul(n))?;
-                (bytes <= MAX_BYTES).then_some((bytes, shape))
-            })
-            .ok_or_else(|| {
-                fail(format!(
-                    "of dtype '{dtype}' and shape {} is of no fixed size, or larger than {} GiB",
-                    tuple(header.shape()),
-                    MAX_BYTES >> 30
-                ))
-            })?;
+        let sizes = shape.and_then(|shape| {
+            let bytes = shape.iter().try_fold(dtype.num_bytes()?, |b, &n| b.checked_mul(n))?;
+            Some((bytes, shape))
+        });
+        let Some((bytes, shape)) = sizes else {
+            let shape = tuple(header.shape());
+            return Err(fail(format!("of dtype '{dtype}' and shape {shape} is of no fixed size")));
+        };
+        let needed = bytes as u64;
         if let Some(held) = held
-            && held.checked_sub(header_bytes) != Some(bytes as u64)
+            && held.checked_sub(header_bytes) != Some(needed)
         {
             return Err(fail(format!(
                 "of dtype '{dtype}' and shape {} needs {bytes} bytes behind its header of \
@@ -446,11 +568,15 @@ impl<'a, F: Read> Entry<'a, F> {
                 tuple(&shape)
             )));
         }
+        if needed > limit {
+            let (path, array) = (place.path.into(), place.name.map(str::to_owned));
+            return Err(Error::TooLarge { path, array, shape, needed, limit });
+        }
         let order = header.order();
         Ok(Self { place, shape, dtype, bytes, order, file })
     }
 
-    pub(super) fn fail(&self, why: String) -> Error {
+    pub(crate) fn fail(&self, why: String) -> Error {
         self.place.fail(why)
     }
 
@@ -472,7 +598,7 @@ impl<'a, F: Read> Entry<'a, F> {
     }
 
     /// Reads the elements.
-    pub(super) fn read(&mut self) -> Result<Array, Error> {
+    pub(crate) fn read(&mut self) -> Result<Array, Error> {
         // The file's word is good for a first allocation of moderate size only. One byte more
         // than needed is asked for, so that the end is seen and with it the checksum verified.
         let mut bytes = Vec::with_capacity(self.bytes.min(64 << 20));
@@ -531,7 +657,7 @@ impl Array {
     }
 
     /// The elements of a float array ([`Entry::is_float`]).
-    pub(super) fn floats(&self) -> Vec<f32> {
+    pub(crate) fn floats(&self) -> Vec<f32> {
         match self.dtype.size_field() {
             4 => words(&self.bytes).map(f32::from_le_bytes).collect(),
             _ => words(&self.bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
@@ -574,7 +700,7 @@ fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
 }
 
 /// A shape as Python prints it; only its begin if it is very long.
-pub(super) fn tuple<T: std::fmt::Display>(shape: &[T]) -> String {
+pub(crate) fn tuple<T: std::fmt::Display>(shape: &[T]) -> String {
     let extents: Vec<_> = shape.iter().take(8).map(T::to_string).collect();
     let end = match shape.len() {
         1 => ",",

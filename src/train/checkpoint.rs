@@ -56,7 +56,9 @@ use super::patience::Best;
 use super::weights::{read_cnn, read_mlp, running_arrays};
 use super::{cnn, mlp};
 use crate::data::Split;
-use crate::data::npz::{FirstError, array_names, folder, read_array, write_array, write_zip};
+use crate::data::npz::{
+    FirstError, Input, array_names, folder, read_array, resolve, write_array, write_zip,
+};
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
 use crate::nn::cnn::AdamState;
@@ -134,14 +136,16 @@ pub fn save_mlp(
 /// If the file cannot be read, is no whole checkpoint of an MLP, or has been changed since it was
 /// written. If the checkpoint before it is whole, the error is [`Error::Checkpoint`], which names
 /// that one.
-pub fn load_mlp(path: &Path) -> Result<(About, mlp::Settings, Mlp, mlp::State), Error> {
-    load(path, MLP, |from| {
-        let network = read_mlp(from.path, "")?;
+pub fn load_mlp<'a>(
+    file: impl Into<Input<'a>>,
+) -> Result<(About, mlp::Settings, Mlp, mlp::State), Error> {
+    load(file.into(), MLP, |from| {
+        let network = read_mlp(from.file, "")?;
         let fits = |prefix: &str, mlp: Mlp| match mlp.shape == network.shape {
             true => Ok(mlp),
             false => Err(from.fail(format!("the arrays of {prefix} have other shapes"))),
         };
-        let read = |prefix| fits(prefix, read_mlp(from.path, prefix)?);
+        let read = |prefix| fits(prefix, read_mlp(from.file, prefix)?);
         let (epoch, train_seconds, history) = from.run()?;
         let best = from.best(epoch, || read("best."))?;
         let velocity = read("velocity.")?;
@@ -225,12 +229,14 @@ pub fn save_cnn(
 ///
 /// # Errors
 /// As [`load_mlp`].
-pub fn load_cnn(path: &Path) -> Result<(About, cnn::Settings, Cnn, cnn::State), Error> {
-    load(path, CNN, |from| {
+pub fn load_cnn<'a>(
+    file: impl Into<Input<'a>>,
+) -> Result<(About, cnn::Settings, Cnn, cnn::State), Error> {
+    load(file.into(), CNN, |from| {
         let (height, width) = (from.side("height")?, from.side("width")?);
-        let (network, running_moments) = read_cnn(from.path, "", height, width)?;
+        let (network, running_moments) = read_cnn(from.file, "", height, width)?;
         let read = |prefix: &str| {
-            let (cnn, moments) = read_cnn(from.path, prefix, height, width)?;
+            let (cnn, moments) = read_cnn(from.file, prefix, height, width)?;
             match cnn.shape == network.shape {
                 true => Ok((cnn, moments)),
                 false => Err(from.fail(format!("the arrays of {prefix} have other shapes"))),
@@ -243,8 +249,8 @@ pub fn load_cnn(path: &Path) -> Result<(About, cnn::Settings, Cnn, cnn::State), 
             m: read("adam.m.")?.0,
             v: read("adam.v.")?.0,
         };
-        let (_, step_losses) = read_array(from.path, "step_losses")?;
-        let (_, batch) = read_array(from.path, "batch")?;
+        let (_, step_losses) = read_array(from.file, "step_losses")?;
+        let (_, batch) = read_array(from.file, "batch")?;
         let settings = cnn::Settings {
             epochs: from.count("settings.epochs")?,
             learning_rate: from.float("settings.learning_rate")? as f32,
@@ -301,7 +307,7 @@ fn save(
     fill: impl FnOnce(&mut Arrays<FirstError<BufWriter<&File>>>) -> io::Result<()>,
 ) -> Result<(), Error> {
     // A link stays a link: its target is what is replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let target = resolve(path).map_err(|source| Error::Io { path: path.into(), source })?;
     if target.exists() && !target.is_file() {
         return Err(Error::File { path: path.into(), why: "is no regular file".into() });
     }
@@ -383,17 +389,17 @@ fn check(path: &Path) -> Result<(), Error> {
 
 /// Checks a file, and reads it as a checkpoint of a kind.
 fn load<T>(
-    path: &Path,
+    file: Input,
     kind: usize,
     read: impl FnOnce(&Saved) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let saved = Saved { path };
-    let whole = check(path);
+    let saved = Saved { file };
+    let whole = check(file.path);
     if whole.is_ok() {
         saved.check_kind(kind)?;
     }
     whole.and_then(|()| read(&saved)).map_err(|source| {
-        let previous = previous(path);
+        let previous = previous(file.path);
         match check(&previous) {
             Ok(()) => Error::Checkpoint { source: Box::new(source), previous },
             Err(_) => source,
@@ -471,16 +477,16 @@ fn metrics(row: &[f64]) -> Option<Metrics> {
 
 /// A checkpoint whose checksum is right.
 struct Saved<'a> {
-    path: &'a Path,
+    file: Input<'a>,
 }
 
 impl Saved<'_> {
     fn fail(&self, why: String) -> Error {
-        Error::File { path: self.path.into(), why }
+        Error::File { path: self.file.path.into(), why }
     }
 
     fn check_kind(&self, wanted: usize) -> Result<(), Error> {
-        let (_, array) = read_array(self.path, "checkpoint")?;
+        let (_, array) = read_array(self.file, "checkpoint")?;
         match array.integers().collect::<Vec<_>>()[..] {
             [format, kind] if format == i128::from(FORMAT) => {
                 let kind = usize::try_from(kind).ok().and_then(|kind| KINDS.get(kind));
@@ -498,8 +504,8 @@ impl Saved<'_> {
     }
 
     fn about(&self) -> Result<About, Error> {
-        let (_, data) = read_array(self.path, "data")?;
-        let (_, note) = read_array(self.path, "note")?;
+        let (_, data) = read_array(self.file, "data")?;
+        let (_, note) = read_array(self.file, "note")?;
         let data = data.bytes.try_into();
         let data = data.map_err(|_| self.fail("has a fingerprint of another length".into()))?;
         let note = String::from_utf8(note.bytes);
@@ -508,13 +514,13 @@ impl Saved<'_> {
     }
 
     fn float(&self, name: &str) -> Result<f64, Error> {
-        let (_, array) = read_array(self.path, name)?;
+        let (_, array) = read_array(self.file, name)?;
         let number = array.numbers().next();
         number.ok_or_else(|| self.fail(format!("array {name:?} is empty")))
     }
 
     fn integer(&self, name: &str) -> Result<u64, Error> {
-        let (_, array) = read_array(self.path, name)?;
+        let (_, array) = read_array(self.file, name)?;
         let number = array.is_integer().then(|| array.integers().next()).flatten();
         let number = number.and_then(|n| u64::try_from(n).ok());
         number.ok_or_else(|| self.fail(format!("array {name:?} is no whole number, at least 0")))
@@ -542,7 +548,7 @@ impl Saved<'_> {
         epoch: usize,
         weights: impl FnOnce() -> Result<W, Error>,
     ) -> Result<Option<Best<W>>, Error> {
-        if !array_names(self.path)?.iter().any(|name| name == "best.epoch") {
+        if !array_names(self.file)?.iter().any(|name| name == "best.epoch") {
             return Ok(None);
         }
         let best = self.count("best.epoch")?;
@@ -555,7 +561,7 @@ impl Saved<'_> {
     /// Epoch, seconds and history.
     fn run(&self) -> Result<(usize, f64, History), Error> {
         let (epoch, train_seconds) = (self.count("epoch")?, self.float("train_seconds")?);
-        let (shape, history) = read_array(self.path, "history")?;
+        let (shape, history) = read_array(self.file, "history")?;
         let [_, HISTORY_COLUMNS] = shape[..] else {
             return Err(self.fail(format!("has a history of shape {shape:?}")));
         };

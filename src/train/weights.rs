@@ -1,8 +1,10 @@
 //! Weight files: `.npz` with one float32 array per layer, readable by `numpy.load`.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
-use crate::data::npz::{FloatArray, array_names, read_float_arrays, write_float_arrays};
+use crate::data::npz::{Archive, Input, array_names, write_float_arrays};
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
 use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
@@ -11,19 +13,20 @@ use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
 /// classes), `b_o` (classes), float32 or float64. A bias may also be a single row.
 ///
 /// # Errors
-/// If the file cannot be read, an array is missing, the shapes do not fit each other, or a value is
-/// not finite.
-pub fn load_mlp(path: &Path) -> Result<Mlp, Error> {
-    read_mlp(path, "")
+/// If the file cannot be read, an array is missing or too large, the shapes do not fit each other,
+/// or a value is not finite.
+pub fn load_mlp<'a>(file: impl Into<Input<'a>>) -> Result<Mlp, Error> {
+    read_mlp(file.into(), "")
 }
 
 /// Reads an MLP whose arrays have `prefix` before their names.
-pub(super) fn read_mlp(path: &Path, prefix: &str) -> Result<Mlp, Error> {
-    let [w_h, b_h, w_o, b_o] = read(path, prefix, ["w_h", "b_h", "w_o", "b_o"])?;
+pub(super) fn read_mlp(file: Input, prefix: &str) -> Result<Mlp, Error> {
+    let archive = &mut Archive::open(file)?;
+    let [w_h, b_h, w_o, b_o] = headers(archive, file.path, prefix, ["w_h", "b_h", "w_o", "b_o"])?;
     let [inputs, hidden] = w_h.shape("[inputs, hidden]")?;
     let [rows, classes] = w_o.shape(&format!("[{hidden}, classes]"))?;
     if rows != hidden {
-        return Err(w_o.wrong(&format!("[{hidden}, {classes}], as w_h is {:?}", w_h.array.shape)));
+        return Err(w_o.wrong(&format!("[{hidden}, {classes}], as w_h is {:?}", w_h.shape)));
     }
     w_h.check_some()?;
     w_o.check_some()?;
@@ -32,10 +35,10 @@ pub(super) fn read_mlp(path: &Path, prefix: &str) -> Result<Mlp, Error> {
     let shape = MlpShape { inputs, hidden, classes };
     Ok(Mlp {
         shape,
-        w_h: w_h.values()?,
-        b_h: b_h.values()?,
-        w_o: w_o.values()?,
-        b_o: b_o.values()?,
+        w_h: w_h.values(archive)?,
+        b_h: b_h.values(archive)?,
+        w_o: w_o.values(archive)?,
+        b_o: b_o.values(archive)?,
     })
 }
 
@@ -58,24 +61,32 @@ const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
 /// `running_variance` (filters), if the file has them.
 ///
 /// # Errors
-/// If the file cannot be read, an array is missing, the shapes do not fit each other or the images,
-/// or a value is not finite.
-pub fn load_cnn(
-    path: &Path,
+/// If the file cannot be read, an array is missing or too large, the shapes do not fit each other or
+/// the images, or a value is not finite.
+pub fn load_cnn<'a>(
+    file: impl Into<Input<'a>>,
     height: usize,
     width: usize,
 ) -> Result<(Cnn, Option<RunningMoments>), Error> {
-    read_cnn(path, "", height, width)
+    read_cnn(file.into(), "", height, width)
 }
 
 /// Reads a CNN and its running moments, whose arrays have `prefix` before their names.
 pub(super) fn read_cnn(
-    path: &Path,
+    file: Input,
     prefix: &str,
     height: usize,
     width: usize,
 ) -> Result<(Cnn, Option<RunningMoments>), Error> {
-    let [w0, b0, w1, b1, w2, b2] = read(path, prefix, ["w0", "b0", "w1", "b1", "w2", "b2"])?;
+    // Sizes from a checkpoint, whose products must not overflow.
+    const SIZES: std::ops::RangeInclusive<usize> = 2..=4096;
+    if !SIZES.contains(&height) || !SIZES.contains(&width) {
+        let why = format!("is of a network for images of {height} x {width} pixels");
+        return Err(Error::File { path: file.path.into(), why });
+    }
+    let archive = &mut Archive::open(file)?;
+    let names = ["w0", "b0", "w1", "b1", "w2", "b2"];
+    let [w0, b0, w1, b1, w2, b2] = headers(archive, file.path, prefix, names)?;
     let [3, 3, channels, filters] = w0.shape("[3, 3, channels, filters]")? else {
         return Err(w0.wrong("[3, 3, channels, filters]"));
     };
@@ -93,33 +104,35 @@ pub(super) fn read_cnn(
         )));
     }
     if rows != hidden {
-        return Err(w2.wrong(&format!("[{hidden}, {classes}], as w1 is {:?}", w1.array.shape)));
+        return Err(w2.wrong(&format!("[{hidden}, {classes}], as w1 is {:?}", w1.shape)));
     }
     b0.check_vector(filters)?;
     b1.check_vector(hidden)?;
     b2.check_vector(classes)?;
     let cnn = Cnn {
         shape,
-        w0: w0.values()?,
-        b0: b0.values()?,
-        w1: w1.values()?,
-        b1: b1.values()?,
-        w2: w2.values()?,
-        b2: b2.values()?,
+        w0: w0.values(archive)?,
+        b0: b0.values(archive)?,
+        w1: w1.values(archive)?,
+        b1: b1.values(archive)?,
+        w2: w2.values(archive)?,
+        b2: b2.values(archive)?,
     };
-    let names = array_names(path)?;
+    let names = array_names(file)?;
     let has = |wanted| names.iter().any(|name| name.strip_prefix(prefix) == Some(wanted));
     if !RUNNING.into_iter().any(has) {
         return Ok((cnn, None));
     }
-    let [mean, variance] = read(path, prefix, RUNNING)?;
+    let [mean, variance] = headers(archive, file.path, prefix, RUNNING)?;
     mean.check_vector(filters)?;
     variance.check_vector(filters)?;
-    if let Some(at) = variance.array.values.iter().position(|&v| v < 0.0) {
-        let negative = variance.array.values[at];
+    let running =
+        RunningMoments { mean: mean.values(archive)?, variance: variance.values(archive)? };
+    if let Some(at) = running.variance.iter().position(|&v| v < 0.0) {
+        let negative = running.variance[at];
         return Err(variance.error(format!("is {negative} at element {at}: no variance is")));
     }
-    Ok((cnn, Some(RunningMoments { mean: mean.values()?, variance: variance.values()? })))
+    Ok((cnn, Some(running)))
 }
 
 /// Writes a CNN, and the running moments if there are any, so that [`load_cnn`] and `numpy.load` can
@@ -140,48 +153,51 @@ pub(super) fn running_arrays(running: &RunningMoments) -> [(&'static str, &[f32]
     [(RUNNING[0], &running.mean), (RUNNING[1], &running.variance)]
 }
 
-/// An array with what its errors name.
-struct Named<'a> {
+/// An array of which only the header has been read: memory is taken for the values when all shapes
+/// fit each other.
+struct Header<'a> {
     path: &'a Path,
     name: String,
-    array: FloatArray,
+    shape: Vec<usize>,
 }
 
-fn read<'a, const N: usize>(
+fn headers<'a, const N: usize>(
+    archive: &mut Archive<BufReader<File>>,
     path: &'a Path,
     prefix: &str,
-    names: [&'static str; N],
-) -> Result<[Named<'a>; N], Error> {
-    let names = names.map(|name| format!("{prefix}{name}"));
-    let mut arrays = read_float_arrays(path, &names.each_ref().map(|name| &**name))?.into_iter();
-    Ok(names.map(|name| {
-        let Some(array) = arrays.next() else { unreachable!("as many arrays as names") };
-        Named { path, name, array }
-    }))
+    names: [&str; N],
+) -> Result<[Header<'a>; N], Error> {
+    let mut headers = Vec::with_capacity(N);
+    for name in names {
+        let name = format!("{prefix}{name}");
+        let shape = archive.floats(&name)?.shape;
+        headers.push(Header { path, name, shape });
+    }
+    Ok(headers.try_into().unwrap_or_else(|_| unreachable!("as many headers as names")))
 }
 
-impl Named<'_> {
+impl Header<'_> {
     fn error(&self, why: String) -> Error {
         Error::Array { path: self.path.to_owned(), array: self.name.clone(), why }
     }
 
     fn wrong(&self, wanted: &str) -> Error {
-        self.error(format!("has shape {:?}, expected {wanted}", self.array.shape))
+        self.error(format!("has shape {:?}, expected {wanted}", self.shape))
     }
 
     fn shape<const N: usize>(&self, wanted: &str) -> Result<[usize; N], Error> {
-        self.array.shape.as_slice().try_into().map_err(|_| self.wrong(wanted))
+        self.shape.as_slice().try_into().map_err(|_| self.wrong(wanted))
     }
 
     fn check_some(&self) -> Result<(), Error> {
-        if self.array.values.is_empty() {
-            return Err(self.error(format!("is empty: its shape is {:?}", self.array.shape)));
+        if self.shape.contains(&0) {
+            return Err(self.error(format!("is empty: its shape is {:?}", self.shape)));
         }
         Ok(())
     }
 
     fn check_vector(&self, len: usize) -> Result<(), Error> {
-        if self.array.shape == [len] || self.array.shape == [1, len] {
+        if self.shape == [len] || self.shape == [1, len] {
             Ok(())
         } else {
             Err(self.wrong(&format!("[{len}]")))
@@ -189,10 +205,15 @@ impl Named<'_> {
     }
 
     /// The values, all of them finite.
-    fn values(self) -> Result<Vec<f32>, Error> {
-        match self.array.values.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(self.error(format!("is {} at element {at}", self.array.values[at]))),
-            None => Ok(self.array.values),
+    fn values(&self, archive: &mut Archive<BufReader<File>>) -> Result<Vec<f32>, Error> {
+        let mut entry = archive.floats(&self.name)?;
+        if entry.shape != self.shape {
+            return Err(self.error("has been changed while it was read".into()));
+        }
+        let values = entry.read()?.floats();
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => Err(self.error(format!("is {} at element {at}", values[at]))),
+            None => Ok(values),
         }
     }
 }

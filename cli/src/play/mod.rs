@@ -90,7 +90,7 @@ fn find_model(
     origin: &str,
 ) -> Result<Model, Error> {
     let load = |path: &Path| {
-        let model = Model::load(path)?;
+        let model = Model::load(options.data.limit.input(path))?;
         let (has, wanted) = (model.classes(), split.classes);
         if has != wanted {
             let why = format!("is a network for {has} classes, but {origin} has {wanted}");

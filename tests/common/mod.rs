@@ -33,8 +33,8 @@ pub struct Processor {
     pub cpus: [Cpu; 2],
 }
 
-/// Every instruction set that this machine has. Says once, visibly, which those are and which it
-/// lacks.
+/// Every instruction set that this machine has, or the one that `KERNELET_ISA` names. Says once,
+/// visibly, which those are and which the machine lacks.
 ///
 /// Panics if `KERNELET_ISA` names one that is not there: a test that was to run on it must fail.
 #[track_caller]
@@ -48,15 +48,16 @@ pub fn processors() -> &'static [Processor] {
 }
 
 fn find_processors() -> Result<Vec<Processor>, kernelet::Error> {
-    let forced = Cpu::detect()?.isa();
+    let detected = Cpu::detect()?.isa();
     let available = Isa::available();
-    assert!(available.contains(&forced), "{forced} was detected but is not in {available:?}");
+    assert!(available.contains(&detected), "{detected} was detected but is not in {available:?}");
+    let wanted = |isa: &Isa| std::env::var_os(ISA_VARIABLE).is_none() || *isa == detected;
     let known: &[Isa] = if cfg!(target_arch = "x86_64") {
         &[Isa::Scalar, Isa::Avx2, Isa::Avx512]
     } else {
         &[Isa::Scalar, Isa::Native]
     };
-    for isa in known {
+    for isa in known.iter().filter(|isa| wanted(isa)) {
         if available.contains(isa) {
             say(&format!("RUNNING: {isa}, on 1 and 3 threads"));
         } else {
@@ -65,6 +66,7 @@ fn find_processors() -> Result<Vec<Processor>, kernelet::Error> {
     }
     available
         .into_iter()
+        .filter(wanted)
         .map(|isa| {
             let cpu = Cpu::with_isa(isa)?;
             Ok(Processor { isa, cpus: [cpu.clone().with_threads(1)?, cpu.with_threads(3)?] })

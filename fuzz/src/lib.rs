@@ -1,0 +1,7 @@
+//! What the fuzz targets share.
+
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod checkpoint;
+pub mod file;

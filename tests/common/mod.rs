@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
+pub mod calls;
 pub mod cases;
 
 use std::any::Any;

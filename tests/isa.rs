@@ -1,21 +1,13 @@
-//! [`Cpu`]: which instruction set is chosen or forced, the errors, and that the number of threads
-//! changes no bit of a training run.
+//! [`Cpu`]: which instruction set is chosen or forced, how many threads, and the errors.
 
 mod common;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::ops::ControlFlow;
 use std::process::{Command, Output};
 
-use common::{Random, processors};
+use common::processors;
 use kernelet::cpu::ISA_VARIABLE;
-use kernelet::data::{Samples, Split};
-use kernelet::kernels::adam::Adam;
-use kernelet::kernels::dropout::Dropout;
-use kernelet::nn::cnn::{AdamState, Regularization, Workspace};
-use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
-use kernelet::train::mlp::{Reduction, Settings, train};
 use kernelet::{Cpu, Error, Isa};
 
 const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Native];
@@ -138,109 +130,22 @@ fn the_variable_forces_an_instruction_set() {
     }
 }
 
+#[test]
+fn tests_run_on_every_instruction_set_that_there_is() {
+    let tested: Vec<_> = processors().iter().map(|processor| processor.isa).collect();
+    assert_eq!(tested, Isa::available(), "the instruction sets of the tests");
+}
+
 /// A test that could not run its instruction set must not pass in silence.
 #[test]
 fn tests_fail_where_the_forced_instruction_set_is_missing() {
     let missing: Vec<_> = ALL.into_iter().filter(|isa| !Isa::available().contains(isa)).collect();
     assert!(!missing.is_empty(), "no processor has the vectors of two architectures");
     for isa in missing {
-        let output =
-            run_again("training_is_the_same_with_any_number_of_threads", isa.to_string().as_ref());
+        let test = "tests_run_on_every_instruction_set_that_there_is";
+        let output = run_again(test, isa.to_string().as_ref());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success(), "passed without {isa}:\n{text}");
         assert!(text.contains(&format!("this processor has no {isa}")), "says why:\n{text}");
-    }
-}
-
-fn samples(random: &mut Random, n: usize, inputs: usize, classes: usize) -> Samples {
-    Samples { images: random.uniform(n * inputs, 1.0), labels: random.labels(n, classes) }
-}
-
-/// Sizes at which every kernel of the step shares its work out: more rows than the network takes
-/// at a time (1,024 with so many hidden units), and more weights (131,072) than one thread updates.
-#[test]
-fn training_is_the_same_with_any_number_of_threads() {
-    let shape = MlpShape { inputs: 130, hidden: 1025, classes: 10 };
-    let mut random = Random::new(31);
-    let split = Split {
-        train: samples(&mut random, 1100, shape.inputs, shape.classes),
-        valid: samples(&mut random, 1030, shape.inputs, shape.classes),
-        test: samples(&mut random, 5, shape.inputs, shape.classes),
-        classes: shape.classes,
-    };
-    let settings = Settings {
-        epochs: 5,
-        learning_rate: 0.5,
-        momentum: 0.9,
-        reduction: Reduction::Mean,
-        eval_every: 1,
-        patience: None,
-    };
-    let start = Mlp::xavier(shape, 3);
-    for processor in processors() {
-        let runs = [1, 2, 3].map(|threads| {
-            let cpu = Cpu::with_isa(processor.isa).and_then(|cpu| cpu.with_threads(threads));
-            let mut mlp = start.clone();
-            let observe = &mut |_: &_| ControlFlow::Continue(());
-            let history = train(&cpu.expect("a processor"), &settings, &split, &mut mlp, observe)
-                .expect("valid settings");
-            let figures: Vec<_> = history
-                .epochs
-                .iter()
-                .map(|row| (row.epoch, row.train, row.valid, row.test))
-                .collect();
-            (mlp, figures)
-        });
-        let [(one, figures), others @ ..] = &runs;
-        assert_ne!(one, &start, "training changes the weights");
-        assert!(one.w_h.iter().all(|w| w.is_finite()), "training stays finite");
-        let loss = |epoch: usize| figures[epoch].1.map(|train| train.loss).expect("evaluated");
-        assert!(loss(5) < loss(0), "training learns: {figures:?}");
-        for (threads, (mlp, other_figures)) in (2..).zip(others) {
-            let bits = |mlp: &Mlp| {
-                [&mlp.w_h, &mlp.b_h, &mlp.w_o, &mlp.b_o]
-                    .map(|w| w.iter().map(|w| w.to_bits()).collect::<Vec<_>>())
-            };
-            let isa = processor.isa;
-            assert!(bits(one) == bits(mlp), "other weights with {threads} threads on {isa}");
-            assert_eq!(figures, other_figures, "the history with {threads} threads on {isa}");
-        }
-    }
-}
-
-/// Steps of the study's CNN with fewer units, regularised in both ways: the same bits with any
-/// number of threads.
-#[test]
-fn steps_of_the_cnn_are_the_same_with_any_number_of_threads() {
-    let shape = CnnShape::study(48, 10);
-    let mut random = Random::new(32);
-    let samples = samples(&mut random, 40, shape.pixels(), shape.classes);
-    let start = Cnn::xavier(shape, 3);
-    for processor in processors() {
-        let runs = [1, 2, 3].map(|threads| {
-            let cpu = Cpu::with_isa(processor.isa).and_then(|cpu| cpu.with_threads(threads));
-            let cpu = cpu.expect("a processor");
-            let (mut cnn, mut state) = (start.clone(), AdamState::new(shape));
-            let mut work = Workspace::default();
-            let figures = [1, 2, 3].map(|step| {
-                let dropout = Some(Dropout { keep: 0.5, seed: 7, step });
-                let regularization = Regularization { l2: 0.01, dropout };
-                let adam = Adam { learning_rate: 1e-3, ..Adam::default() };
-                let (x, labels) = (&samples.images, &samples.labels);
-                cnn.adam_step(&cpu, &mut work, x, labels, adam, regularization, &mut state)
-            });
-            (cnn, figures)
-        });
-        let [(one, figures), others @ ..] = &runs;
-        assert_ne!(one, &start, "training changes the weights");
-        for (threads, (cnn, other_figures)) in (2..).zip(others) {
-            let bits = |cnn: &Cnn| {
-                [&cnn.w0, &cnn.b0, &cnn.w1, &cnn.b1, &cnn.w2, &cnn.b2]
-                    .map(|w| w.iter().map(|w| w.to_bits()).collect::<Vec<_>>())
-            };
-            let isa = processor.isa;
-            assert!(bits(one) == bits(cnn), "other weights with {threads} threads on {isa}");
-            assert_eq!(figures, other_figures, "the figures with {threads} threads on {isa}");
-        }
     }
 }

@@ -1,0 +1,293 @@
+//! The same seed, instruction set and options give the same bits: with any number of threads, beside
+//! other busy threads, run after run, and whatever the thread has computed before.
+
+mod common;
+
+use std::hint;
+use std::iter;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use common::calls::{Case, Heap, Numbers, assert_same, results};
+use common::{Random, processors};
+use kernelet::data::{Samples, Split};
+use kernelet::kernels::conv_block::ConvBlockShape;
+use kernelet::kernels::gemm::GemmShape;
+use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
+use kernelet::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
+};
+use kernelet::train::cnn::Event;
+use kernelet::train::mlp::Reduction;
+use kernelet::train::{History, Metrics, cnn, mlp};
+use kernelet::{Cpu, Isa};
+
+/// Threads that do nothing but take the cores from others, until this is dropped.
+struct Load {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn new() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let busy = || {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            })
+        };
+        let threads = iter::repeat_with(busy).take(cores).collect();
+        Self { over, threads }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn cpu(isa: Isa, threads: usize) -> Cpu {
+    Cpu::with_isa(isa).and_then(|cpu| cpu.with_threads(threads)).expect("an available processor")
+}
+
+/// Runs on every instruction set with 1, 2, 3 and 16 threads, and with 2 and 16 again under load, and
+/// hands each result to `compare`, with the first of its instruction set.
+fn for_each_run<R>(run: impl Fn(&Cpu) -> R, compare: impl Fn(&R, &R, (Isa, usize, &str))) {
+    for processor in processors() {
+        let isa = processor.isa;
+        let first = run(&cpu(isa, 1));
+        for threads in [2, 3, 16] {
+            compare(&first, &run(&cpu(isa, threads)), (isa, threads, "threads"));
+        }
+        let _load = Load::new();
+        for threads in [2, 16] {
+            compare(&first, &run(&cpu(isa, threads)), (isa, threads, "threads under load"));
+        }
+    }
+}
+
+fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
+    ImageShape { batch, height, width, channels }
+}
+
+/// Every kernel, at sizes at which it shares its work out.
+fn cases() -> Vec<Case> {
+    let mut cases = vec![Case::Elementwise(128 * 1024 + 77)];
+    for (rows, cols) in [(3001, 10), (401, 70)] {
+        cases.push(Case::Rows(MatrixShape { rows, cols }));
+    }
+    // Few rows, few columns, vectors, B packed by each piece, for everybody, and in several sweeps.
+    for (m, k, n) in [
+        (20, 900, 300),
+        (300, 900, 20),
+        (1, 1001, 1003),
+        (1003, 1001, 1),
+        (40, 90, 700),
+        (190, 90, 133),
+        (150, 810, 345),
+    ] {
+        cases.push(Case::Gemm(GemmShape { m, k, n }));
+    }
+    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300)] {
+        cases.push(Case::Linear(LinearShape { rows, inputs, outputs }));
+    }
+    for (rows, cols) in [(5001, 33), (40_001, 3)] {
+        cases.push(Case::BatchNorm(MatrixShape { rows, cols }));
+    }
+    for (input, padding, stride, filters) in [
+        (images(35, 13, 15, 1), Padding::Same, 1, 32),
+        (images(6, 12, 13, 17), Padding::Same, 1, 33),
+        (images(9, 14, 13, 5), Padding::Valid, 2, 20),
+    ] {
+        let window = Window::square(3, stride, padding);
+        let convolution = Conv2dShape { input, window, filters };
+        cases.push(Case::Conv2d(convolution));
+        for (size, stride) in [(2, 2), (3, 2)] {
+            let pool = Window::square(size, stride, Padding::Same);
+            cases.push(Case::ConvBlock(ConvBlockShape { convolution, pool }));
+        }
+    }
+    for (size, stride) in [(2, 2), (3, 2)] {
+        let window = Window::square(size, stride, Padding::Same);
+        cases.push(Case::Pools(PoolShape { input: images(41, 15, 15, 16), window }));
+    }
+    cases
+}
+
+#[test]
+fn kernels_with_any_number_of_threads_and_under_load() {
+    let cases = cases();
+    for_each_run(
+        |cpu| results(cpu, &Heap, Numbers::Random, &cases),
+        |first, other, what| assert_same(first, other, what),
+    );
+}
+
+/// Buffers stay with their threads. What lies in them is not to be seen: neither other numbers nor NaN.
+#[test]
+fn kernels_whatever_their_thread_has_computed_before() {
+    let cases = cases();
+    let small = [
+        Case::Elementwise(19),
+        Case::Rows(MatrixShape { rows: 19, cols: 9 }),
+        Case::Gemm(GemmShape { m: 15, k: 33, n: 35 }),
+        Case::Gemm(GemmShape { m: 3, k: 130, n: 70 }),
+        Case::Linear(LinearShape { rows: 17, inputs: 33, outputs: 19 }),
+        Case::BatchNorm(MatrixShape { rows: 70, cols: 9 }),
+        Case::Pools(PoolShape {
+            input: images(2, 5, 5, 9),
+            window: Window::square(2, 2, Padding::Same),
+        }),
+    ];
+    let small_blocks = [(1, 1), (9, 17), (16, 5)].map(|(channels, filters)| {
+        let window = Window::square(3, 1, Padding::Same);
+        let convolution = Conv2dShape { input: images(2, 5, 9, channels), window, filters };
+        let pool = Window::square(2, 2, Padding::Same);
+        ConvBlockShape { convolution, pool }
+    });
+    let small: Vec<_> = (small.into_iter())
+        .chain(small_blocks.map(|block| Case::Conv2d(block.convolution)))
+        .chain(small_blocks.map(Case::ConvBlock))
+        .collect();
+    for processor in processors() {
+        // A thread that has computed nothing before, and does everything itself.
+        let fresh = |before: Option<Numbers>| {
+            let body = || {
+                let cpu = cpu(processor.isa, 1);
+                if let Some(numbers) = before {
+                    results(&cpu, &Heap, numbers, &cases);
+                }
+                let mut calls = results(&cpu, &Heap, Numbers::Random, &small);
+                calls.extend(results(&cpu, &Heap, Numbers::Random, &cases));
+                calls
+            };
+            thread::scope(|scope| scope.spawn(body).join().expect("no panic"))
+        };
+        let first = fresh(None);
+        for before in [Numbers::Random, Numbers::NaN] {
+            assert_same(&first, &fresh(Some(before)), (processor.isa, "after", before));
+        }
+    }
+}
+
+fn samples(random: &mut Random, n: usize, inputs: usize, classes: usize) -> Samples {
+    Samples { images: random.uniform(n * inputs, 1.0), labels: random.labels(n, classes) }
+}
+
+/// A history without its seconds.
+type Figures = (Vec<[Option<Metrics>; 4]>, Option<usize>);
+
+fn figures(history: &History) -> Figures {
+    let rows = history.epochs.iter().map(|row| [row.train, row.valid, row.test, row.batch]);
+    (rows.collect(), history.kept)
+}
+
+fn bits(weights: &[&[f32]]) -> Vec<u32> {
+    weights.concat().iter().map(|w| w.to_bits()).collect()
+}
+
+/// Sizes at which every kernel of the step shares its work out: in one run more weights (131,072)
+/// than one thread updates, in the other more rows (1,024) than the network takes at a time.
+#[test]
+fn training_the_mlp() {
+    let mut random = Random::new(31);
+    let mean = mlp::Settings {
+        epochs: 3,
+        learning_rate: 0.5,
+        momentum: 0.9,
+        reduction: Reduction::Mean,
+        eval_every: 1,
+        patience: None,
+    };
+    let sum = mlp::Settings {
+        learning_rate: 1e-4,
+        reduction: Reduction::Sum,
+        eval_every: 2,
+        patience: Some(1),
+        ..mean
+    };
+    for (inputs, hidden, rows, settings) in [(33, 4097, 270, mean), (90, 130, 1100, sum)] {
+        let shape = MlpShape { inputs, hidden, classes: 10 };
+        let split = Split {
+            train: samples(&mut random, rows, inputs, shape.classes),
+            valid: samples(&mut random, rows - 10, inputs, shape.classes),
+            test: samples(&mut random, 5, inputs, shape.classes),
+            classes: shape.classes,
+        };
+        let start = Mlp::xavier(shape, 3);
+        let run = |cpu: &Cpu| {
+            let mut mlp = start.clone();
+            let observe = &mut |_: &_| ControlFlow::Continue(());
+            let history = mlp::train(cpu, &settings, &split, &mut mlp, observe);
+            let (rows, kept) = figures(&history.expect("valid settings"));
+            let Mlp { w_h, b_h, w_o, b_o, .. } = &mlp;
+            assert!(w_h.iter().all(|w| w.is_finite()), "training stays finite");
+            let loss = |row: &[Option<Metrics>; 4]| row[0].map(|train| train.loss);
+            assert!(loss(&rows[1]) < loss(&rows[0]), "training learns: {rows:?}");
+            (bits(&[w_h, b_h, w_o, b_o]), rows, kept)
+        };
+        for_each_run(run, |first, other, what| {
+            assert!(first.0 == other.0, "other weights with {settings:?}: {what:?}");
+            assert!(first == other, "another history with {settings:?}: {what:?}");
+        });
+    }
+}
+
+/// The study's CNN with fewer units, with and without everything that it is regularised by.
+#[test]
+fn training_the_cnn() {
+    let shape = CnnShape::study(48, 10);
+    let mut random = Random::new(32);
+    let train = samples(&mut random, 34, shape.pixels(), shape.classes);
+    let split = Split {
+        // The labels are random: of other images there is nothing to be learned.
+        valid: train.clone(),
+        train,
+        test: samples(&mut random, 5, shape.pixels(), shape.classes),
+        classes: shape.classes,
+    };
+    let plain = cnn::Settings {
+        epochs: 2,
+        learning_rate: 1e-3,
+        shuffle: false,
+        ..cnn::Settings::default()
+    };
+    let regularized = cnn::Settings {
+        l2: 0.01,
+        keep_probability: 0.5,
+        shuffle: true,
+        seed: 7,
+        patience: Some(1),
+        ..plain
+    };
+    let start = Cnn::xavier(shape, 3);
+    for settings in [plain, regularized] {
+        let run = |cpu: &Cpu| {
+            let mut cnn = start.clone();
+            let observe = &mut |_: Event| ControlFlow::Continue(());
+            let trained = cnn::train(cpu, &settings, &split, &mut cnn, observe);
+            let cnn::Trained { history, step_losses, running_moments } =
+                trained.expect("valid settings");
+            let running = running_moments.expect("an epoch with steps is kept");
+            let Cnn { w0, b0, w1, b1, w2, b2, .. } = &cnn;
+            assert!(w1.iter().all(|w| w.is_finite()), "training stays finite");
+            assert_ne!(w0, &start.w0, "training changes the weights");
+            let weights = bits(&[w0, b0, w1, b1, w2, b2, &running.mean, &running.variance]);
+            (weights, figures(&history), step_losses)
+        };
+        for_each_run(run, |first, other, what| {
+            assert!(first.0 == other.0, "other weights with {settings:?}: {what:?}");
+            assert!(first == other, "another history with {settings:?}: {what:?}");
+        });
+    }
+}

@@ -4,6 +4,8 @@
 //! random choice comes from a fixed seed, and the arithmetic is chosen not to depend on the
 //! processor.
 
+#![forbid(unsafe_code)]
+
 mod dataset;
 mod faces;
 mod judge;

@@ -66,7 +66,7 @@ fn run(checker: &mut Checker, kernel: &Kernel, mut draw: Draw) {
             draw.any_bits(checker);
             let (a, b, c) = (draw.numbers(m * k), draw.numbers(k * n), draw.numbers(m * n));
             let write = if add { Write::Add } else { Write::Overwrite };
-            cases::gemm_as(checker, shape, (&a, &b), transposed, write, &c);
+            cases::gemm_as(checker, shape, (&a, &b), &[transposed], &[write], &c);
         }
         Kernel::Linear(Sizes([rows, inputs, outputs])) => {
             draw.any_bits(checker);

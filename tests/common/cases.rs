@@ -30,55 +30,75 @@ fn destination(write: Write, content: &[f32]) -> Vec<f32> {
     }
 }
 
+const TRANSPOSED: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
 /// C = or += A B with both operands as they are and transposed.
 pub fn gemm(checker: &mut Checker, shape: GemmShape, a: &[f32], b: &[f32], c: &[f32]) {
-    for transposed in [(false, false), (false, true), (true, false), (true, true)] {
-        for write in WRITES {
-            gemm_as(checker, shape, (a, b), transposed, write, c);
-        }
-    }
+    gemm_as(checker, shape, (a, b), &TRANSPOSED, &WRITES, c);
 }
 
-/// C = or += A B, each operand transposed or not.
+/// C = or += A B; the kernel is given A, B, both or none transposed.
 pub fn gemm_as(
     checker: &mut Checker,
     shape: GemmShape,
     (a, b): (&[f32], &[f32]),
-    transposed: (bool, bool),
-    write: Write,
+    transpositions: &[(bool, bool)],
+    writes: &[Write],
     c: &[f32],
 ) {
-    let label = format!("gemm {shape:?} transposed {transposed:?} {write:?}");
-    let before = destination(write, c);
-    let operands = (&seen(a)[..], &seen(b)[..]);
-    let expected = product("c", shape, operands, transposed, write, &seen(&before));
-    checker.case(&label, &[expected], |cpu| {
-        let operand = |data, transposed| if transposed { Matrix::T(data) } else { Matrix::N(data) };
-        let mut c = before.clone();
-        let (a, b) = (operand(a, transposed.0), operand(b, transposed.1));
-        gemm::gemm(cpu, shape, a, b, write, &mut c);
-        vec![widen(&c)]
-    });
+    let GemmShape { m, k, n } = shape;
+    let sums = Sums::new(shape, (&seen(a), &seen(b)), (false, false));
+    let (a_transposed, b_transposed) = (transpose(a, m, k), transpose(b, k, n));
+    for &write in writes {
+        let before = destination(write, c);
+        let expected = [sums.expected("c", write, &seen(&before))];
+        for &transposed in transpositions {
+            let label = format!("gemm {shape:?} transposed {transposed:?} {write:?}");
+            checker.case(&label, &expected, |cpu| {
+                let a = if transposed.0 { Matrix::T(&a_transposed) } else { Matrix::N(a) };
+                let b = if transposed.1 { Matrix::T(&b_transposed) } else { Matrix::N(b) };
+                let mut c = before.clone();
+                gemm::gemm(cpu, shape, a, b, write, &mut c);
+                vec![widen(&c)]
+            });
+        }
+    }
 }
 
-/// The product, with the bound k 2^-24 sum |a b|, and one rounding more if it is added to c.
-fn product(
-    name: &'static str,
-    shape: GemmShape,
-    (a, b): (&[f64], &[f64]),
-    (a_transposed, b_transposed): (bool, bool),
-    write: Write,
-    c: &[f64],
-) -> Expected {
-    let mut value = c.to_vec();
-    reference::gemm::gemm(shape, (a, a_transposed), (b, b_transposed), write, &mut value);
-    let mut bound = abs(c);
-    let (a, b) = (abs(a), abs(b));
-    reference::gemm::gemm(shape, (&a, a_transposed), (&b, b_transposed), write, &mut bound);
-    let k = shape.k as f64;
-    let roundings = if write == Write::Add { k + 1.0 } else { k };
-    bound.iter_mut().for_each(|bound| *bound = roundings * U * *bound + (k + 1.0) * TINY);
-    Expected::new(name, value, bound)
+fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|col| (0..rows).map(move |row| x[row * cols + col])).collect()
+}
+
+/// A product as its twin has it, and the sums of magnitudes that its errors are a share of.
+struct Sums {
+    k: usize,
+    values: Vec<f64>,
+    magnitudes: Vec<f64>,
+}
+
+impl Sums {
+    fn new(shape: GemmShape, (a, b): (&[f64], &[f64]), transposed: (bool, bool)) -> Self {
+        let product = |a: &[f64], b: &[f64]| {
+            let mut c = vec![f64::NAN; shape.m * shape.n];
+            let (a, b) = ((a, transposed.0), (b, transposed.1));
+            reference::gemm::gemm(shape, a, b, Write::Overwrite, &mut c);
+            c
+        };
+        Self { k: shape.k, values: product(a, b), magnitudes: product(&abs(a), &abs(b)) }
+    }
+
+    /// The bound is k 2^-24 sum |a b|, and one rounding more if the product is added to c, which is
+    /// not read otherwise.
+    fn expected(&self, name: &'static str, write: Write, c: &[f64]) -> Expected {
+        let k = self.k as f64;
+        let (roundings, c) = match write {
+            Write::Overwrite => (k, &vec![0.0; self.values.len()][..]),
+            Write::Add => (k + 1.0, c),
+        };
+        let values = self.values.iter().zip(c).map(|(sum, c)| c + sum).collect();
+        let bound = |(sum, c): (&f64, &f64)| roundings * U * (c.abs() + sum) + (k + 1.0) * TINY;
+        Expected::new(name, values, self.magnitudes.iter().zip(c).map(bound).collect())
+    }
 }
 
 /// The inputs of a linear layer's forward and backward.
@@ -122,8 +142,8 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
     });
 
     let back = GemmShape { m: rows, k: outputs, n: k };
-    let nan = vec![f64::NAN; rows * k];
-    let mut expected = product("dx", back, (&dy64, &w64), (false, true), Write::Overwrite, &nan);
+    let sums = Sums::new(back, (&dy64, &w64), (false, true));
+    let mut expected = sums.expected("dx", Write::Overwrite, &[]);
     reference::linear::backward_input(shape, &dy64, &w64, &mut expected.values);
     checker.case(&format!("linear::backward_input {shape:?}"), &[expected], |cpu| {
         let mut dx = vec![f32::NAN; rows * k];
@@ -131,7 +151,7 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
         vec![widen(&dx)]
     });
 
-    let mut expected = product("dx", back, (&dy64, &w64), (false, true), Write::Overwrite, &nan);
+    let mut expected = sums.expected("dx", Write::Overwrite, &[]);
     reference::linear::backward_input_relu(shape, &dy64, &w64, &x64, &mut expected.values);
     for (bound, &x) in expected.bounds.iter_mut().zip(&x64) {
         // What ReLU held back is zero, exactly.
@@ -143,11 +163,12 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
         vec![widen(&dx)]
     });
 
+    let over_rows = GemmShape { m: k, k: rows, n: outputs };
+    let sums = Sums::new(over_rows, (&x64, &dy64), (true, false));
     for write in WRITES {
         let (dw, db) = (destination(write, &inputs.dw), destination(write, &inputs.db));
         let (mut dw64, mut db64) = (seen(&dw), seen(&db));
-        let over_rows = GemmShape { m: k, k: rows, n: outputs };
-        let mut expected_dw = product("dw", over_rows, (&x64, &dy64), (true, false), write, &dw64);
+        let mut expected_dw = sums.expected("dw", write, &dw64);
         let mut bound = abs(&db64);
         let (no_x, mut no_dw) = (vec![0.0; rows * k], vec![0.0; k * outputs]);
         reference::linear::backward_weights(
@@ -1017,9 +1038,9 @@ pub fn linear_adam(
 ) {
     let LinearShape { rows, inputs, outputs } = shape;
     let over_rows = GemmShape { m: inputs, k: rows, n: outputs };
-    let nan = vec![f64::NAN; inputs * outputs];
     let (x64, dy64) = (seen(x), seen(dy));
-    let g = product("dw", over_rows, (&x64, &dy64), (true, false), Write::Overwrite, &nan);
+    let sums = Sums::new(over_rows, (&x64, &dy64), (true, false));
+    let g = sums.expected("dw", Write::Overwrite, &[]);
     let expected = adam_expected(settings, step, before, &g.values, &g.bounds);
     let label = format!("linear::backward_weights_adam number {step} {shape:?} {settings:?}");
     checker.case(&label, &expected, |cpu| {

@@ -1,6 +1,6 @@
 //! Every kernel on slices with an inaccessible page before and behind: reading or writing one element
 //! too far is a crash, and so is writing an input, which is mapped read-only. Results are compared,
-//! bit for bit, with those on ordinary memory.
+//! bit for bit, with those on memory of another alignment.
 #![cfg(unix)]
 
 mod common;
@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::ptr;
 
-use common::calls::{Case, Heap, Memory, Numbers, assert_same, results};
+use common::calls::{Case, Memory, Numbers, assert_same, results};
 use common::{processors, sizes};
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
@@ -134,16 +134,16 @@ impl<T> Drop for Pages<T> {
     }
 }
 
-/// Runs cases on guarded memory, on every instruction set, and compares with ordinary memory.
+/// Runs cases on guarded memory, on every instruction set. Where slices lie must not matter.
 #[track_caller]
 fn check(cases: &[Case]) {
     for processor in processors() {
         // What is too small for several threads runs on this one.
         let [_, cpu] = &processor.cpus;
-        let want = results(cpu, &Heap, Numbers::Random, cases);
-        for place in [Place::End, Place::Start, Place::Askew] {
-            let got = results(cpu, &Guarded(place), Numbers::Random, cases);
-            assert_same(&want, &got, (place, processor.isa));
+        let run = |place| results(cpu, &Guarded(place), Numbers::Random, cases);
+        let want = run(Place::End);
+        for place in [Place::Start, Place::Askew] {
+            assert_same(&want, &run(place), (place, processor.isa));
         }
     }
 }

@@ -90,20 +90,6 @@ pub fn read_float_arrays<'a>(
     names.iter().map(read).collect()
 }
 
-/// Reads one array of any type that the methods of [`Array`] know; returns also its shape.
-pub(crate) fn read_array<'a>(
-    file: impl Into<Input<'a>>,
-    name: &str,
-) -> Result<(Vec<usize>, Array), Error> {
-    let mut archive = Archive::open(file)?;
-    let mut entry = archive.entry(name)?;
-    if !(entry.is_float() || entry.is_integer()) {
-        return Err(entry.fail(format!("has dtype '{}': numbers are expected", entry.dtype)));
-    }
-    let array = entry.read()?;
-    Ok((entry.shape, array))
-}
-
 /// The names of a file's arrays, without `.npy`.
 ///
 /// # Errors
@@ -377,7 +363,7 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         self.file.path
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let name = |file: &[u8]| {
             String::from_utf8_lossy(file.strip_suffix(b".npy").unwrap_or(file)).into_owned()
         };
@@ -399,6 +385,16 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         let file = self.zip.by_index(index).map_err(unreadable)?;
         let (packed, held) = (file.compressed_size(), file.size());
         Entry::new(place, file, Some(held), limit.bytes(Some(packed)))
+    }
+
+    /// Reads an array of any type that the methods of [`Array`] know; returns also its shape.
+    pub(crate) fn array(&mut self, name: &str) -> Result<(Vec<usize>, Array), Error> {
+        let mut entry = self.entry(name)?;
+        if !(entry.is_float() || entry.is_integer()) {
+            return Err(entry.fail(format!("has dtype '{}': numbers are expected", entry.dtype)));
+        }
+        let array = entry.read()?;
+        Ok((entry.shape, array))
     }
 
     /// Finds an array of float32 or float64 and reads its header.

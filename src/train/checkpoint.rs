@@ -42,9 +42,10 @@
 //! # Ok::<(), kernelet::Error>(())
 //! ```
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::AutoSerialize;
@@ -57,7 +58,7 @@ use super::weights::{read_cnn, read_mlp, running_arrays};
 use super::{cnn, mlp};
 use crate::data::Split;
 use crate::data::npz::{
-    FirstError, Input, array_names, folder, read_array, resolve, write_array, write_zip,
+    Archive, Array, FirstError, Input, folder, resolve, write_array, write_zip,
 };
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
@@ -249,8 +250,8 @@ pub fn load_cnn<'a>(
             m: read("adam.m.")?.0,
             v: read("adam.v.")?.0,
         };
-        let (_, step_losses) = read_array(from.file, "step_losses")?;
-        let (_, batch) = read_array(from.file, "batch")?;
+        let (_, step_losses) = from.array("step_losses")?;
+        let (_, batch) = from.array("batch")?;
         let settings = cnn::Settings {
             epochs: from.count("settings.epochs")?,
             learning_rate: from.float("settings.learning_rate")? as f32,
@@ -393,12 +394,14 @@ fn load<T>(
     kind: usize,
     read: impl FnOnce(&Saved) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let saved = Saved { file };
-    let whole = check(file.path);
-    if whole.is_ok() {
+    let saved = check(file.path).and_then(|()| {
+        let archive = RefCell::new(Archive::open(file)?);
+        Ok(Saved { file, archive })
+    });
+    if let Ok(saved) = &saved {
         saved.check_kind(kind)?;
     }
-    whole.and_then(|()| read(&saved)).map_err(|source| {
+    saved.and_then(|saved| read(&saved)).map_err(|source| {
         let previous = previous(file.path);
         match check(&previous) {
             Ok(()) => Error::Checkpoint { source: Box::new(source), previous },
@@ -478,6 +481,7 @@ fn metrics(row: &[f64]) -> Option<Metrics> {
 /// A checkpoint whose checksum is right.
 struct Saved<'a> {
     file: Input<'a>,
+    archive: RefCell<Archive<'a, BufReader<File>>>,
 }
 
 impl Saved<'_> {
@@ -485,8 +489,12 @@ impl Saved<'_> {
         Error::File { path: self.file.path.into(), why }
     }
 
+    fn array(&self, name: &str) -> Result<(Vec<usize>, Array), Error> {
+        self.archive.borrow_mut().array(name)
+    }
+
     fn check_kind(&self, wanted: usize) -> Result<(), Error> {
-        let (_, array) = read_array(self.file, "checkpoint")?;
+        let (_, array) = self.array("checkpoint")?;
         match array.integers().collect::<Vec<_>>()[..] {
             [format, kind] if format == i128::from(FORMAT) => {
                 let kind = usize::try_from(kind).ok().and_then(|kind| KINDS.get(kind));
@@ -504,8 +512,8 @@ impl Saved<'_> {
     }
 
     fn about(&self) -> Result<About, Error> {
-        let (_, data) = read_array(self.file, "data")?;
-        let (_, note) = read_array(self.file, "note")?;
+        let (_, data) = self.array("data")?;
+        let (_, note) = self.array("note")?;
         let data = data.bytes.try_into();
         let data = data.map_err(|_| self.fail("has a fingerprint of another length".into()))?;
         let note = String::from_utf8(note.bytes);
@@ -514,13 +522,13 @@ impl Saved<'_> {
     }
 
     fn float(&self, name: &str) -> Result<f64, Error> {
-        let (_, array) = read_array(self.file, name)?;
+        let (_, array) = self.array(name)?;
         let number = array.numbers().next();
         number.ok_or_else(|| self.fail(format!("array {name:?} is empty")))
     }
 
     fn integer(&self, name: &str) -> Result<u64, Error> {
-        let (_, array) = read_array(self.file, name)?;
+        let (_, array) = self.array(name)?;
         let number = array.is_integer().then(|| array.integers().next()).flatten();
         let number = number.and_then(|n| u64::try_from(n).ok());
         number.ok_or_else(|| self.fail(format!("array {name:?} is no whole number, at least 0")))
@@ -548,7 +556,7 @@ impl Saved<'_> {
         epoch: usize,
         weights: impl FnOnce() -> Result<W, Error>,
     ) -> Result<Option<Best<W>>, Error> {
-        if !array_names(self.file)?.iter().any(|name| name == "best.epoch") {
+        if !self.archive.borrow().names().iter().any(|name| name == "best.epoch") {
             return Ok(None);
         }
         let best = self.count("best.epoch")?;
@@ -561,7 +569,7 @@ impl Saved<'_> {
     /// Epoch, seconds and history.
     fn run(&self) -> Result<(usize, f64, History), Error> {
         let (epoch, train_seconds) = (self.count("epoch")?, self.float("train_seconds")?);
-        let (shape, history) = read_array(self.file, "history")?;
+        let (shape, history) = self.array("history")?;
         let [_, HISTORY_COLUMNS] = shape[..] else {
             return Err(self.fail(format!("has a history of shape {shape:?}")));
         };

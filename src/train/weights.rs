@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use crate::data::npz::{Archive, Input, array_names, write_float_arrays};
+use crate::data::npz::{Archive, Input, write_float_arrays};
 use crate::error::Error;
 use crate::kernels::relu_batch_norm::RunningMoments;
 use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
@@ -118,7 +118,7 @@ pub(super) fn read_cnn(
         w2: w2.values(archive)?,
         b2: b2.values(archive)?,
     };
-    let names = array_names(file)?;
+    let names = archive.names();
     let has = |wanted| names.iter().any(|name| name.strip_prefix(prefix) == Some(wanted));
     if !RUNNING.into_iter().any(has) {
         return Ok((cnn, None));

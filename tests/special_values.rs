@@ -99,6 +99,11 @@ fn linear() {
             cases::linear(&mut checker, &case);
         }
     }
+    // Nothing is added, and subnormals become zero all the same.
+    let (shape, db) = (LinearShape { rows: 0, inputs: 3, outputs: 19 }, vec![SUBNORMAL; 19]);
+    let (w, dw, b) = (random.uniform(57, 1.0), vec![SUBNORMAL; 57], db.clone());
+    let none = Vec::new;
+    cases::linear(&mut checker, &Linear { shape, x: none(), w, b, dy: none(), dw, db });
     checker.finish();
 }
 

@@ -184,7 +184,9 @@ pub fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { dy, outputs, first, db } = self;
-            for block in dy.chunks(ROWS * outputs) {
+            // Without rows, zeros are added, as by a product without a middle: subnormals become zero.
+            let no_rows = dy.is_empty().then_some(dy);
+            for block in dy.chunks(ROWS * outputs).chain(no_rows) {
                 let mut sums = [0.0; COLUMNS];
                 let sums = &mut sums[..db.len()];
                 for row in block.chunks_exact(outputs) {
@@ -212,7 +214,7 @@ pub fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: 
     if write == Write::Overwrite {
         db.fill(0.0);
     }
-    if dy.is_empty() {
+    if db.is_empty() {
         return;
     }
     let parallel = dy.len() >= super::ELEMENTWISE_PARALLEL_MIN;

@@ -328,7 +328,7 @@ impl<'a> Archive<'a, BufReader<File>> {
             .map_err(|source| Error::Io { path: file.path.into(), source })?;
         // Before it is opened: a pipe would wait for somebody to write to it.
         if !metadata.is_file() && !metadata.is_dir() {
-            let why = "is no regular file: an archive is not read from its begin to its end";
+            let why = "is no regular file: an archive cannot be read through a pipe or a device";
             return Err(Error::File { path: file.path.into(), why: why.into() });
         }
         Self::new(open(file.path)?, file)

@@ -234,7 +234,7 @@ pub fn load_cnn<'a>(
     file: impl Into<Input<'a>>,
 ) -> Result<(About, cnn::Settings, Cnn, cnn::State), Error> {
     load(file.into(), CNN, |from| {
-        let (height, width) = (from.side("height")?, from.side("width")?);
+        let (height, width) = (from.count("height")?, from.count("width")?);
         let (network, running_moments) = read_cnn(from.file, "", height, width)?;
         let read = |prefix: &str| {
             let (cnn, moments) = read_cnn(from.file, prefix, height, width)?;
@@ -537,14 +537,6 @@ impl Saved<'_> {
     fn count(&self, name: &str) -> Result<usize, Error> {
         let n = self.integer(name)?;
         usize::try_from(n).map_err(|_| self.fail(format!("array {name:?} is {n}: too much")))
-    }
-
-    /// Of an image: so short that no product of sides overflows.
-    fn side(&self, name: &str) -> Result<usize, Error> {
-        match self.integer(name)? {
-            side @ 1..=0xFFFF => Ok(side as usize),
-            side => Err(self.fail(format!("array {name:?} is {side}: no image is that large"))),
-        }
     }
 
     fn patience(&self) -> Result<Option<usize>, Error> {

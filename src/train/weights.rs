@@ -78,9 +78,8 @@ pub(super) fn read_cnn(
     height: usize,
     width: usize,
 ) -> Result<(Cnn, Option<RunningMoments>), Error> {
-    // Sizes from a checkpoint, whose products must not overflow.
-    const SIZES: std::ops::RangeInclusive<usize> = 2..=4096;
-    if !SIZES.contains(&height) || !SIZES.contains(&width) {
+    // They may come from a checkpoint, and no product of sides may overflow.
+    if ![height, width].iter().all(|side| (1..=0xFFFF).contains(side)) {
         let why = format!("is of a network for images of {height} x {width} pixels");
         return Err(Error::File { path: file.path.into(), why });
     }

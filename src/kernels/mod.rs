@@ -2,11 +2,16 @@
 //!
 //! Conventions, the same in every file:
 //! - The first argument is the [`Cpu`](crate::Cpu), the second the shape; then inputs, then
-//!   outputs. Matrices are row-major.
+//!   outputs. Values are `f32`, labels `u32`. Matrices are row-major; images are NHWC, that is
+//!   (batch, height, width, channels) with the channels of a pixel side by side. Docs give a
+//!   slice's shape in parentheses, the slowest axis first.
 //! - A function's name spells what is fused into it: [`linear::forward_relu`] is a matrix product,
 //!   a bias and a ReLU in one pass.
 //! - Gradients begin with `d`: `dx` is the gradient of the loss with respect to `x`.
-//! - Outputs are overwritten unless the function takes a [`gemm::Write`].
+//! - Outputs are overwritten unless the function takes a [`gemm::Write`] or its name says
+//!   `_in_place`; optimisers update what they are given, and
+//!   [moments](relu_batch_norm::Moments) are merged.
+//! - Losses are in nats, accuracies in percent.
 //! - A slice that does not fit the shape is a panic that names both lengths.
 //! - The same instruction set gives the same bits with any number of threads.
 //! - NaN in, NaN out, unless the docs say otherwise; what overflows is infinite or NaN, never a wrong

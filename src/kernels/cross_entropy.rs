@@ -16,6 +16,18 @@ use crate::subnormals::FlushSubnormals;
 /// Losses `-ln p_label` (infinite where that probability is 0) and hits of `probabilities`
 /// (rows, classes) against `labels` (rows). The logarithms and their sum are in `f64`.
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::cross_entropy, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let tally = cross_entropy::forward(&cpu, shape, &[0.5, 0.5, 0.25, 0.75], &[1, 1]);
+/// assert!((tally.loss - (2_f64.ln() - 0.75_f64.ln())).abs() < 1e-12);
+/// // Of equals the first counts, so that the first row misses.
+/// assert_eq!(tally.hits, 1);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`, or a label is not below the number of columns.
 #[must_use]
@@ -38,6 +50,18 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u
 
 /// dprobabilities = `-scale / p` at each row's label, 0 elsewhere: `scale` is 1 for the gradient of
 /// the summed loss, 1 / rows for that of the mean. Rounded once.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::cross_entropy, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let mut dprobabilities = [0.0; 4];
+/// let (p, labels) = ([0.5, 0.5, 0.25, 0.75], [0, 0]);
+/// cross_entropy::backward(&cpu, shape, &p, &labels, 1.0, &mut dprobabilities);
+/// assert_eq!(dprobabilities, [-2.0, 0.0, -4.0, 0.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// As [`forward`].

@@ -1,4 +1,7 @@
 //! e^x, vectorised: what softmax is made of.
+//!
+//! Cody and Waite's reduction to `|r| <= ln 2 / 2` ("Software Manual for the Elementary Functions",
+//! 1980), ln 2 in two parts, and a minimax polynomial of degree 6 in r.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +18,18 @@ pub const MAX_ERROR_ULPS: f64 = 1.05;
 
 /// y = e^x to within [`MAX_ERROR_ULPS`]. Overflow gives infinity, -infinity and results below the
 /// normal range give 0, NaN stays NaN.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::exp};
+///
+/// let cpu = Cpu::detect()?;
+/// let mut y = [0.0; 4];
+/// exp::forward(&cpu, &[0.0, 1.0, 89.0, -200.0], &mut y);
+/// assert_eq!((y[0], y[2], y[3]), (1.0, f32::INFINITY, 0.0));
+/// let ulp = 2_f64.powi(-22);
+/// assert!((f64::from(y[1]) - std::f64::consts::E).abs() <= exp::MAX_ERROR_ULPS * ulp);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If `y` is not as long as `x`.

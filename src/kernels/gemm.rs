@@ -16,6 +16,13 @@ use crate::shape::check_len;
 use crate::subnormals::FlushSubnormals;
 
 /// The sizes of a product `C (m x n) = A (m x k) B (k x n)`.
+///
+/// ```
+/// use kernelet::kernels::gemm::GemmShape;
+///
+/// let shape = GemmShape { m: 2, k: 3, n: 4 };
+/// assert_eq!((shape.flops(), shape.bytes()), (48.0, 104.0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemmShape {
     /// Rows of A and C.
@@ -28,12 +35,24 @@ pub struct GemmShape {
 
 impl GemmShape {
     /// Floating-point operations of the product: a multiplication and an addition each.
+    ///
+    /// ```
+    /// use kernelet::kernels::gemm::GemmShape;
+    ///
+    /// assert_eq!(GemmShape { m: 1000, k: 1000, n: 1000 }.flops(), 2e9);
+    /// ```
     #[must_use]
     pub fn flops(self) -> f64 {
         2.0 * self.m as f64 * self.k as f64 * self.n as f64
     }
 
     /// Bytes of the three matrices, each counted once.
+    ///
+    /// ```
+    /// use kernelet::kernels::gemm::GemmShape;
+    ///
+    /// assert_eq!(GemmShape { m: 1000, k: 1000, n: 1000 }.bytes(), 12e6);
+    /// ```
     #[must_use]
     pub fn bytes(self) -> f64 {
         let (m, k, n) = (self.m as f64, self.k as f64, self.n as f64);
@@ -42,6 +61,19 @@ impl GemmShape {
 }
 
 /// A row-major operand: as it is, or transposed (the names are BLAS's).
+///
+/// ```
+/// use kernelet::kernels::gemm::{self, GemmShape, Matrix, Write};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+/// // x (3, 2) times its transpose, from the same memory.
+/// let shape = GemmShape { m: 3, k: 2, n: 3 };
+/// let mut c = [0.0; 9];
+/// gemm::gemm(&cpu, shape, Matrix::N(&x), Matrix::T(&x), Write::Overwrite, &mut c);
+/// assert_eq!(c, [5.0, 11.0, 17.0, 11.0, 25.0, 39.0, 17.0, 39.0, 61.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Matrix<'a> {
     /// Not transposed: the slice holds the operand's rows.
@@ -52,6 +84,12 @@ pub enum Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// The elements, in the order in which they lie in memory.
+    ///
+    /// ```
+    /// use kernelet::kernels::gemm::Matrix;
+    ///
+    /// assert_eq!(Matrix::T(&[1.0, 2.0]).data(), [1.0, 2.0]);
+    /// ```
     #[must_use]
     pub fn data(self) -> &'a [f32] {
         match self {
@@ -61,6 +99,19 @@ impl<'a> Matrix<'a> {
 }
 
 /// What a kernel does with the destination's old content.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::{gemm::Write, linear}, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 1, inputs: 1, outputs: 2 };
+/// let mut db = [f32::NAN; 2];
+/// linear::column_sums(&cpu, shape, &[1.0, 2.0], Write::Overwrite, &mut db);
+/// assert_eq!(db, [1.0, 2.0]);
+/// linear::column_sums(&cpu, shape, &[1.0, 2.0], Write::Add, &mut db);
+/// assert_eq!(db, [2.0, 4.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Overwrites it, and never reads it: it may be NaN or uninitialised numbers.
@@ -88,6 +139,23 @@ pub(super) enum Epilogue<'a> {
 /// alone. Its error is at most `k 2^-24` times the sum of the products' magnitudes
 /// (`(k + 1) 2^-24` times that sum and the old element's, if it is added to), plus `k 2^-126` where
 /// products are subnormal; operands below the normal range count as zero.
+///
+/// ```
+/// use kernelet::kernels::gemm::{self, GemmShape, Matrix, Write};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let shape = GemmShape { m: 2, k: 3, n: 2 };
+/// let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+/// let b = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
+/// let mut c = [0.0; 4];
+/// gemm::gemm(&cpu, shape, Matrix::N(&a), Matrix::N(&b), Write::Overwrite, &mut c);
+/// assert_eq!(c, [4.0, 2.0, 10.0, 5.0]);
+/// // The same right side, laid out column by column.
+/// let b = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+/// gemm::gemm(&cpu, shape, Matrix::N(&a), Matrix::T(&b), Write::Add, &mut c);
+/// assert_eq!(c, [8.0, 4.0, 20.0, 10.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

@@ -19,6 +19,19 @@ use crate::shape::{LinearShape, check_len};
 
 /// y (rows, outputs) = x (rows, inputs) w (inputs, outputs) + b (outputs).
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let x = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0];
+/// let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
+/// let mut y = [0.0; 4];
+/// linear::forward(&cpu, shape, &x, &w, &[0.5, -6.0], &mut y);
+/// assert_eq!(y, [2.5, -5.0, -0.5, -4.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
@@ -31,6 +44,19 @@ pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y
 
 /// y (rows, outputs) = max(x w + b, 0), in one pass; NaN stays NaN.
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let x = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0];
+/// let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
+/// let mut y = [0.0; 4];
+/// linear::forward_relu(&cpu, shape, &x, &w, &[0.5, -6.0], &mut y);
+/// assert_eq!(y, [2.5, 0.0, 0.0, 0.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
@@ -42,6 +68,19 @@ pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f3
 }
 
 /// dx (rows, inputs) = dy (rows, outputs) w^T.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
+/// let dy = [1.0, 0.0, 0.0, 2.0];
+/// let mut dx = [0.0; 6];
+/// linear::backward_input(&cpu, shape, &dy, &w, &mut dx);
+/// assert_eq!(dx, [1.0, 0.5, 0.0, -2.0, -1.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
@@ -56,6 +95,21 @@ pub fn backward_input(cpu: &Cpu, shape: LinearShape, dy: &[f32], w: &[f32], dx: 
 /// dx (rows, inputs) = dy w^T where x > 0, else 0: the backward of this layer's input together
 /// with the ReLU that made it, x (rows, inputs). In the study:
 /// `delta_h = (delta_o w_o^T) * [z_h > 0]`.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
+/// let dy = [1.0, 0.0, 0.0, 2.0];
+/// // What the ReLU before this layer gave.
+/// let x = [1.0, 2.0, 3.0, 0.0, 0.0, 1.0];
+/// let mut dx = [0.0; 6];
+/// linear::backward_input_relu(&cpu, shape, &dy, &w, &x, &mut dx);
+/// assert_eq!(dx, [1.0, 0.5, 0.0, 0.0, 0.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
@@ -77,6 +131,20 @@ pub fn backward_input_relu(
 
 /// dw (inputs, outputs) = x^T dy and db (outputs) = column sums of dy (rows, outputs), overwritten
 /// or added to as `write` says.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::{gemm::Write, linear}, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let x = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0];
+/// let dy = [1.0, 0.0, 0.0, 2.0];
+/// let (mut dw, mut db) = ([0.0; 6], [0.0; 2]);
+/// linear::backward_weights(&cpu, shape, &x, &dy, Write::Overwrite, &mut dw, &mut db);
+/// assert_eq!(dw, [1.0, -2.0, 2.0, 0.0, 3.0, 2.0]);
+/// assert_eq!(db, [1.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
@@ -103,6 +171,21 @@ pub fn backward_weights(
 /// dw (inputs, outputs) = x^T dy, and with it update number `step` of w and its moments m and v, as
 /// [`adam::update`]: dw goes from cache to cache and is never written to memory. Returns the sum
 /// of squares of w before the update. (The gradient of the biases is [`column_sums`] of dy.)
+///
+/// ```
+/// use kernelet::{Cpu, kernels::{adam::Adam, linear}, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 1, inputs: 2, outputs: 1 };
+/// let adam = Adam { learning_rate: 0.5, ..Adam::default() };
+/// let (mut w, mut m, mut v) = ([1.0, -2.0], [0.0; 2], [0.0; 2]);
+/// let (x, dy) = ([10.0, -0.1], [1.0]);
+/// let squares =
+///     linear::backward_weights_adam(&cpu, shape, &x, &dy, adam, 1, &mut w, &mut m, &mut v);
+/// assert_eq!(squares, 5.0);
+/// assert!((w[0] - 0.5).abs() < 1e-4 && (w[1] + 1.5).abs() < 1e-4);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`, or `step` is 0.
@@ -163,6 +246,17 @@ fn backward_product(shape: LinearShape) -> GemmShape {
 }
 
 /// db (outputs) = or += the sum over rows of dy (rows, outputs).
+///
+/// ```
+/// use kernelet::{Cpu, kernels::{gemm::Write, linear}, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+/// let mut db = [0.0; 2];
+/// linear::column_sums(&cpu, shape, &[1.0, 2.0, 3.0, 4.0], Write::Overwrite, &mut db);
+/// assert_eq!(db, [4.0, 6.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

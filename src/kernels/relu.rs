@@ -13,6 +13,16 @@ use crate::shape::check_len;
 
 /// y = max(x, 0), exactly; NaN stays NaN, and -0 becomes +0.
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::relu};
+///
+/// let cpu = Cpu::detect()?;
+/// let mut y = [0.0; 3];
+/// relu::forward(&cpu, &[-1.0, 0.0, 2.0], &mut y);
+/// assert_eq!(y, [0.0, 0.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If `y` is not as long as `x`.
 pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
@@ -40,6 +50,17 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
 
 /// dx = dy where y > 0, else 0 (so ReLU'(0) = 0, and so is that of NaN). `y` may be ReLU's output
 /// or its input.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu};
+///
+/// let cpu = Cpu::detect()?;
+/// let (y, dy) = ([0.0, 0.0, 2.0], [5.0, 6.0, 7.0]);
+/// let mut dx = [0.0; 3];
+/// relu::backward(&cpu, &y, &dy, &mut dx);
+/// assert_eq!(dx, [0.0, 0.0, 7.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If the three slices differ in length.

@@ -36,6 +36,19 @@ pub(super) const PARALLEL_MIN: usize = 16 * 1024;
 
 /// y = softmax of each row of x, both (rows, cols).
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let mut y = [0.0; 4];
+/// softmax::forward(&cpu, shape, &[5.0, 5.0, 0.0, 3_f32.ln()], &mut y);
+/// for (y, exact) in y.into_iter().zip([0.5, 0.5, 0.25, 0.75]) {
+///     assert!((y - exact).abs() < 1e-6);
+/// }
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If `x` or `y` does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: MatrixShape, x: &[f32], y: &mut [f32]) {
@@ -87,6 +100,17 @@ impl WithSimd for Forward<'_> {
 }
 
 /// dx = y * (dy - sum_k y_k dy_k) for each row, from the softmax's output y; all (rows, cols).
+///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 1, cols: 2 };
+/// let (y, dy, mut dx) = ([0.5, 0.5], [1.0, 0.0], [0.0; 2]);
+/// softmax::backward(&cpu, shape, &y, &dy, &mut dx);
+/// assert_eq!(dx, [0.25, -0.25]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

@@ -20,6 +20,15 @@ use crate::cpu::{Chunks, Cpu};
 use crate::shape::{MatrixShape, check_len};
 
 /// What a pass over labelled rows adds up to.
+///
+/// ```
+/// use kernelet::kernels::softmax_cross_entropy::Tally;
+///
+/// // Two parts of a data set.
+/// let mut tally = Tally { rows: 3, loss: 1.5, hits: 2 };
+/// tally += Tally { rows: 1, loss: 0.5, hits: 1 };
+/// assert_eq!((tally.mean_loss(), tally.accuracy()), (0.5, 75.0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
     /// Number of rows.
@@ -32,12 +41,24 @@ pub struct Tally {
 
 impl Tally {
     /// Mean loss per row, in nats; NaN without rows.
+    ///
+    /// ```
+    /// use kernelet::kernels::softmax_cross_entropy::Tally;
+    ///
+    /// assert_eq!(Tally { rows: 4, loss: 2.0, hits: 3 }.mean_loss(), 0.5);
+    /// ```
     #[must_use]
     pub fn mean_loss(self) -> f64 {
         self.loss / self.rows as f64
     }
 
     /// Share of hits in percent; NaN without rows.
+    ///
+    /// ```
+    /// use kernelet::kernels::softmax_cross_entropy::Tally;
+    ///
+    /// assert_eq!(Tally { rows: 4, loss: 2.0, hits: 3 }.accuracy(), 75.0);
+    /// ```
     #[must_use]
     pub fn accuracy(self) -> f64 {
         100.0 * self.hits as f64 / self.rows as f64
@@ -54,6 +75,19 @@ impl std::ops::AddAssign for Tally {
 
 /// Loss and hits of `logits` (rows, classes) against `labels` (rows).
 ///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax_cross_entropy, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let logits = [0.0, 0.0, 1000.0, 0.0];
+/// let tally = softmax_cross_entropy::forward(&cpu, shape, &logits, &[1, 0]);
+/// // ln 2 and 0. Of equals the first counts, so that the first row misses.
+/// assert!((tally.loss - 2_f64.ln()).abs() < 1e-6);
+/// assert_eq!((tally.rows, tally.hits), (2, 1));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`, or a label is not below the number of columns.
 pub fn forward(cpu: &Cpu, shape: MatrixShape, logits: &[f32], labels: &[u32]) -> Tally {
@@ -64,6 +98,21 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, logits: &[f32], labels: &[u32]) ->
 
 /// [`forward`], and in `dlogits` (rows, classes) the gradient `scale * (softmax(logits) - onehot)`:
 /// `scale` is 1 for the gradient of the summed loss, 1 / rows for that of the mean.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax_cross_entropy, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let (logits, labels) = ([0.0, 0.0, 1000.0, 0.0], [1, 0]);
+/// let mut dlogits = [0.0; 4];
+/// let tally = softmax_cross_entropy::forward_backward(
+///     &cpu, shape, &logits, &labels, 1.0 / 2.0, &mut dlogits,
+/// );
+/// assert_eq!(tally, softmax_cross_entropy::forward(&cpu, shape, &logits, &labels));
+/// assert_eq!(dlogits, [0.25, -0.25, 0.0, 0.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// As [`forward`].
@@ -83,6 +132,18 @@ pub fn forward_backward(
 
 /// dlogits = scale * (probabilities - onehot(labels)), from probabilities (rows, classes) that are
 /// there already: the study's `gradCE` as its figure prints it.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax_cross_entropy, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 2 };
+/// let (probabilities, labels) = ([0.5, 0.5, 0.25, 0.75], [0, 1]);
+/// let mut dlogits = [0.0; 4];
+/// softmax_cross_entropy::backward(&cpu, shape, &probabilities, &labels, 0.5, &mut dlogits);
+/// assert_eq!(dlogits, [-0.25, 0.25, 0.125, -0.125]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// As [`forward`].

@@ -17,6 +17,21 @@ use crate::shape::{PoolShape, check_len};
 /// y (as `shape.output()`) = the mean of every window's elements inside the image, as TensorFlow has
 /// it: padding does not count. x as `shape.input`.
 ///
+/// ```
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+/// use kernelet::{Cpu, kernels::avg_pool};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let mut y = [0.0; 4];
+/// avg_pool::forward(&cpu, shape, &x, &mut y);
+/// // The second and the third window have two pixels of the image, the last one has one.
+/// assert_eq!(y, [3.0, 4.5, 7.5, 9.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
@@ -66,6 +81,19 @@ pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
 
 /// dx (as `shape.input`): every dy (as `shape.output()`) spread evenly over its window's elements
 /// inside the image.
+///
+/// ```
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+/// use kernelet::{Cpu, kernels::avg_pool};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let mut dx = [0.0; 9];
+/// avg_pool::backward(&cpu, shape, &[4.0, 6.0, 8.0, 9.0], &mut dx);
+/// assert_eq!(dx, [1.0, 1.0, 3.0, 1.0, 1.0, 3.0, 4.0, 4.0, 9.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

@@ -1,5 +1,5 @@
 //! Convolution of NHWC images with an HWIO kernel, without a flip: what neural networks call a
-//! convolution.
+//! convolution. Stands in for the study's `tf.nn.conv2d` and its bias.
 //!
 //! It is a matrix product: the columns of an image (im2col: for every output pixel, a row with the
 //! elements under its window) times the kernel (taps, filters). The columns are never written:
@@ -40,6 +40,23 @@ use crate::shape::{Conv2dShape, ImageShape, check_len};
 /// y = conv(x, w) + b: x as `shape.input`, w (window height, window width, channels, filters),
 /// b (filters), y as `shape.output()`.
 ///
+/// ```
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+/// use kernelet::{Cpu, kernels::conv2d};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 2 };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// // One filter sums its window, the other takes the bottom right from the top left.
+/// let w = [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, -1.0];
+/// let mut y = [0.0; 2 * 2 * 2];
+/// conv2d::forward(&cpu, shape, &x, &w, &[0.5, 0.0], &mut y);
+/// // Channels are the last axis, so that the two filters alternate.
+/// assert_eq!(y, [12.5, -4.0, 16.5, -4.0, 24.5, -4.0, 28.5, -4.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
@@ -48,6 +65,21 @@ pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y
 }
 
 /// y = max(conv(x, w) + b, 0), in one sweep; NaN stays NaN.
+///
+/// ```
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+/// use kernelet::{Cpu, kernels::conv2d};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 2 };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let w = [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, -1.0];
+/// let mut y = [0.0; 8];
+/// conv2d::forward_relu(&cpu, shape, &x, &w, &[0.5, 0.0], &mut y);
+/// assert_eq!(y, [12.5, 0.0, 16.5, 0.0, 24.5, 0.0, 28.5, 0.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
@@ -58,6 +90,23 @@ pub fn forward_relu(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f3
 
 /// y = max(conv(x, w) + b, 0), and its moments per filter merged into `moments`, in one sweep:
 /// [`forward`] and [`relu_batch_norm::forward_moments`](super::relu_batch_norm::forward_moments).
+///
+/// ```
+/// use kernelet::kernels::{conv2d, relu_batch_norm::Moments};
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 2 };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let w = [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, -1.0];
+/// let (mut y, mut moments) = ([0.0; 8], Moments::new(2));
+/// conv2d::forward_relu_moments(&cpu, shape, &x, &w, &[0.5, 0.0], &mut y, &mut moments);
+/// // Of 12.5, 16.5, 24.5 and 28.5; and of zeros.
+/// assert_eq!(moments.mean(), [20.5, 0.0]);
+/// assert_eq!((moments.variance(0), moments.variance(1)), (40.0, 0.0));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice or `moments` does not fit `shape`.
@@ -92,7 +141,22 @@ pub(super) fn forward_relu_moments_then(
     run_forward(cpu, shape, x, w, b, y, true, Some(moments), then);
 }
 
-/// dx (as `shape.input`, overwritten) from dy (as `shape.output()`).
+/// dx (as `shape.input`) from dy (as `shape.output()`) and w (as [`forward`] has it): for every
+/// element the sum of dy w over the windows that it lies in.
+///
+/// ```
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+/// use kernelet::{Cpu, kernels::conv2d};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 1 };
+/// let mut dx = [0.0; 9];
+/// conv2d::backward_input(&cpu, shape, &[1.0; 4], &[1.0; 4], &mut dx);
+/// // With ones everywhere: the number of windows that a pixel is in.
+/// assert_eq!(dx, [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
@@ -107,7 +171,26 @@ pub fn backward_input(cpu: &Cpu, shape: Conv2dShape, dy: &[f32], w: &[f32], dx: 
     cpu.arch().dispatch(BackwardInput { cpu, shape, dy, w, dx });
 }
 
-/// dw (like w) and db (filters) from x and dy, overwritten or added to as `write` says.
+/// dw (as [`forward`] has w) = the sum of x dy over the windows and db (filters) = the sum of dy
+/// over the pixels, overwritten or added to as `write` says; x as `shape.input`, dy as
+/// `shape.output()`.
+///
+/// ```
+/// use kernelet::kernels::{conv2d, gemm::Write};
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 1 };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let (mut dw, mut db) = ([0.0; 4], [0.0]);
+/// conv2d::backward_weights(&cpu, shape, &x, &[1.0; 4], Write::Overwrite, &mut dw, &mut db);
+/// assert_eq!((dw, db), ([12.0, 16.0, 24.0, 28.0], [4.0]));
+/// // Another batch's gradients can be added.
+/// conv2d::backward_weights(&cpu, shape, &x, &[1.0; 4], Write::Add, &mut dw, &mut db);
+/// assert_eq!((dw, db), ([24.0, 32.0, 48.0, 56.0], [8.0]));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`.

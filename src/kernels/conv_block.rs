@@ -7,6 +7,8 @@
 //!
 //! Normalisation has a positive scale only, so it grows with what it normalises: a window's largest
 //! element can be found before the batch's moments are known.
+//!
+//! Accuracy: that of the three, each as its module states it.
 
 use super::gemm::Write;
 use super::relu_batch_norm::{BackwardMaxPool, Moments, Normalization};
@@ -15,6 +17,18 @@ use crate::cpu::{Chunks, Cpu};
 use crate::shape::{Conv2dShape, PoolShape, Window};
 
 /// The sizes of a block.
+///
+/// ```
+/// use kernelet::kernels::conv_block::ConvBlockShape;
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// // The study's block, for 32 of its images.
+/// let input = ImageShape { batch: 32, height: 28, width: 28, channels: 1 };
+/// let window = Window::square(3, 1, Padding::Same);
+/// let convolution = Conv2dShape { input, window, filters: 32 };
+/// let block = ConvBlockShape { convolution, pool: Window::square(2, 2, Padding::Same) };
+/// assert_eq!(block.pool().output().image_len(), 14 * 14 * 32);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvBlockShape {
     /// The convolution.
@@ -25,6 +39,17 @@ pub struct ConvBlockShape {
 
 impl ConvBlockShape {
     /// The pool.
+    ///
+    /// ```
+    /// use kernelet::kernels::conv_block::ConvBlockShape;
+    /// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+    ///
+    /// let input = ImageShape { batch: 1, height: 28, width: 28, channels: 1 };
+    /// let window = Window::square(3, 1, Padding::Same);
+    /// let convolution = Conv2dShape { input, window, filters: 4 };
+    /// let block = ConvBlockShape { convolution, pool: Window::square(2, 2, Padding::Same) };
+    /// assert_eq!(block.pool().input, block.convolution.output());
+    /// ```
     #[must_use]
     pub fn pool(self) -> PoolShape {
         PoolShape { input: self.convolution.output(), window: self.pool }
@@ -35,6 +60,25 @@ impl ConvBlockShape {
 /// `convolution.output()`), its moments per filter merged into `moments`, and, as `pool().output()`,
 /// y = the largest r of every window and in `argmax` its place. What the block gives is y
 /// [normalised](super::relu_batch_norm::forward_normalize_in_place).
+///
+/// ```
+/// use kernelet::kernels::{conv_block::{self, ConvBlockShape}, relu_batch_norm::Moments};
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+/// let window = Window::square(1, 1, Padding::Same);
+/// let convolution = Conv2dShape { input, window, filters: 1 };
+/// let shape = ConvBlockShape { convolution, pool: Window::square(2, 2, Padding::Same) };
+/// let x = [1.0, -2.0, 3.0, 0.0];
+/// let (mut r, mut moments) = ([0.0; 4], Moments::new(1));
+/// let (mut y, mut argmax) = ([0.0], [0]);
+/// let (w, b) = (&[1.0], &[0.0]);
+/// conv_block::forward(&cpu, shape, &x, w, b, &mut r, &mut moments, &mut y, &mut argmax);
+/// assert_eq!((r, y, argmax), ([1.0, 0.0, 3.0, 0.0], [3.0], [2]));
+/// assert_eq!((moments.mean()[0], moments.variance(0)), (1.0, 1.5));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice or `moments` does not fit `shape`, or the pool's window has more than 256 places.
@@ -70,6 +114,31 @@ pub fn forward(
 /// dw (like w) and db (filters), overwritten or added to as `write` says, from dy (as
 /// `pool().output()`), with moments that depend on x: from x (as `convolution.input`), r and argmax
 /// as [`forward`] had and wrote them, and its y, normalised.
+///
+/// ```
+/// use kernelet::kernels::conv_block::{self, ConvBlockShape};
+/// use kernelet::kernels::{gemm::Write, relu_batch_norm::Normalization};
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+/// let window = Window::square(1, 1, Padding::Same);
+/// let convolution = Conv2dShape { input, window, filters: 1 };
+/// let shape = ConvBlockShape { convolution, pool: Window::square(2, 2, Padding::Same) };
+/// // What the forward pass read and wrote: mean 1, variance 1.5, the largest in place 2.
+/// let (x, r, argmax) = ([1.0, -2.0, 3.0, 0.0], [1.0, 0.0, 3.0, 0.0], [2]);
+/// let inv_deviation = 1.0 / 1.5_f32.sqrt();
+/// let normalization = Normalization { mean: vec![1.0], inv_deviation: vec![inv_deviation] };
+/// let y = [(3.0 - 1.0) * inv_deviation];
+/// let (dy, write, mut dw, mut db) = ([1.0], Write::Overwrite, [0.0], [0.0]);
+/// conv_block::backward_weights(
+///     &cpu, shape, &x, &r, &normalization, &y, &argmax, &dy, write, &mut dw, &mut db,
+/// );
+/// // Without a bias, normalisation undoes whatever scales the weight.
+/// assert!(dw[0].abs() < 1e-6);
+/// assert!((db[0] + inv_deviation / 6.0).abs() < 1e-6);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice or `normalization` does not fit `shape`, or the pool's window has more than 256 places.

@@ -14,6 +14,17 @@ use crate::cpu::Cpu;
 
 /// Which elements are kept: a function of seed, step and position alone, the same on every machine
 /// and with any number of threads.
+///
+/// ```
+/// use kernelet::kernels::dropout::Dropout;
+///
+/// let dropout = Dropout { keep: 0.75, seed: 1, step: 0 };
+/// let kept = (0..1000).filter(|&position| dropout.keeps(position)).count();
+/// assert!((700..800).contains(&kept));
+/// // Another step keeps others.
+/// let next = Dropout { step: 1, ..dropout };
+/// assert!((0..1000).any(|position| dropout.keeps(position) != next.keeps(position)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability that an element is kept, in (0, 1].
@@ -28,6 +39,14 @@ impl Dropout {
     /// Whether the element at `position` is kept: whether word number `position` of ChaCha8's
     /// stream number `step`, keyed by `seed`, is below `keep 2^32`. (For single questions: it sets
     /// up the generator every time.)
+    ///
+    /// ```
+    /// use kernelet::kernels::dropout::Dropout;
+    ///
+    /// let dropout = Dropout { keep: 0.5, seed: 1, step: 0 };
+    /// let kept = [0, 1, 2, 3].map(|position| dropout.keeps(position));
+    /// assert_eq!(kept, [false, true, false, true]);
+    /// ```
     #[must_use]
     pub fn keeps(self, position: usize) -> bool {
         u64::from(self.words(position).next_u32()) < self.threshold()
@@ -45,7 +64,18 @@ impl Dropout {
     }
 }
 
-/// x = x / keep where the element is kept, else 0, whatever it was.
+/// x = x / keep where the element is kept, else 0, whatever it was. An element's position is its
+/// index in x.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::dropout::{self, Dropout}};
+///
+/// let cpu = Cpu::detect()?;
+/// let mut x = [1.0, 2.0, 3.0, 4.0];
+/// dropout::forward_in_place(&cpu, Dropout { keep: 0.5, seed: 1, step: 0 }, &mut x);
+/// assert_eq!(x, [0.0, 4.0, 0.0, 8.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If `keep` is not in (0, 1].
@@ -54,7 +84,19 @@ pub fn forward_in_place(cpu: &Cpu, dropout: Dropout, x: &mut [f32]) {
     run(cpu, dropout, x);
 }
 
-/// dx = dy / keep where the element was kept, else 0: dy in, dx out.
+/// dx = dy / keep where the element was kept, else 0: dy in, dx out. `dropout` is the forward's, of
+/// which nothing else has to be remembered.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::dropout::{self, Dropout}};
+///
+/// let cpu = Cpu::detect()?;
+/// // The same seed and step as in the forward pass keep the same elements.
+/// let mut dx = [1.0; 4];
+/// dropout::backward_in_place(&cpu, Dropout { keep: 0.5, seed: 1, step: 0 }, &mut dx);
+/// assert_eq!(dx, [0.0, 2.0, 0.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If `keep` is not in (0, 1].

@@ -1,6 +1,7 @@
-//! Max pooling of NHWC images.
+//! Max pooling of NHWC images. Stands in for the study's `tf.nn.max_pool`.
 //!
-//! Exact: every output is one of its inputs, subnormals as zero.
+//! Exact: every output is one of its inputs, subnormals as zero. Where windows overlap, a dx is a
+//! sum of the dy of w windows, within `w u` of the sum of their magnitudes, with u = 2^-24.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -15,6 +16,14 @@ use crate::shape::{PoolShape, Window, check_len};
 
 /// A number that names a place in a window, row by row: `u8`, `u16` or `u32`, whichever is large
 /// enough.
+///
+/// ```
+/// use kernelet::kernels::max_pool::Place;
+///
+/// // A window of 16 x 16 is the largest that bytes are enough for.
+/// assert_eq!(<u8 as Place>::PLACES, 256);
+/// assert_eq!(u16::new(256).index(), 256);
+/// ```
 pub trait Place: Copy + Send + Sync + 'static {
     /// Number of places that can be named.
     const PLACES: usize;
@@ -45,6 +54,22 @@ place!(u8 u16 u32);
 /// then to the right), both as `shape.output()`; x as `shape.input`. Padding is never the largest.
 /// Of equals the first wins. A NaN is larger than any number, and of several the last wins.
 ///
+/// ```
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+/// use kernelet::{Cpu, kernels::max_pool};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+/// let (mut y, mut argmax) = ([0.0; 4], [0_u8; 4]);
+/// max_pool::forward(&cpu, shape, &x, &mut y, &mut argmax);
+/// assert_eq!(y, [5.0, 6.0, 8.0, 9.0]);
+/// // The 6 is in its window's first column and second row.
+/// assert_eq!(argmax, [3, 2, 1, 0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice does not fit `shape`, or the window has more places than `P` can name.
 pub fn forward<P: Place>(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32], argmax: &mut [P]) {
@@ -53,8 +78,21 @@ pub fn forward<P: Place>(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32], 
     run(cpu, shape, x, None, y, argmax);
 }
 
-/// dx (as `shape.input`): every dy (as `shape.output()`) added to the element that was the largest of
-/// its window.
+/// dx (as `shape.input`): 0, and every dy (as `shape.output()`) added to the element that was the
+/// largest of its window, as `argmax` from [`forward`] names it.
+///
+/// ```
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+/// use kernelet::{Cpu, kernels::max_pool};
+///
+/// let cpu = Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 3, width: 3, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let mut dx = [0.0; 9];
+/// max_pool::backward(&cpu, shape, &[3_u8, 2, 1, 0], &[1.0, 2.0, 3.0, 4.0], &mut dx);
+/// assert_eq!(dx, [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 4.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice does not fit `shape`, the window has more places than `P` can name, or an `argmax`

@@ -32,6 +32,20 @@ use crate::subnormals::FlushSubnormals;
 
 /// Count, mean and sum of squared deviations of every channel, in `f64`: those of any number of
 /// batches can be merged.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 2, cols: 1 };
+/// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+/// // Two batches, gathered one after the other.
+/// for x in [[1.0, 1.0], [3.0, 3.0]] {
+///     relu_batch_norm::forward_moments(&cpu, shape, &x, &mut r, &mut moments);
+/// }
+/// assert_eq!((moments.count(), moments.mean()[0], moments.variance(0)), (4, 2.0, 1.0));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Moments {
     count: u64,
@@ -43,6 +57,13 @@ pub struct Moments {
 
 impl Moments {
     /// Of nothing yet, for `channels` channels.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::Moments;
+    ///
+    /// let moments = Moments::new(2);
+    /// assert_eq!((moments.count(), moments.mean()), (0, &[0.0, 0.0][..]));
+    /// ```
     #[must_use]
     pub fn new(channels: usize) -> Self {
         let zeros = vec![0.0; channels];
@@ -50,6 +71,17 @@ impl Moments {
     }
 
     /// Forgets everything, keeps the memory.
+    ///
+    /// ```
+    /// # use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+    /// # let cpu = Cpu::detect()?;
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 3.0], &mut r, &mut moments);
+    /// moments.clear();
+    /// assert_eq!((moments.count(), moments.mean()), (0, &[0.0][..]));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     pub fn clear(&mut self) {
         self.count = 0;
         self.mean.fill(0.0);
@@ -57,18 +89,49 @@ impl Moments {
     }
 
     /// Values per channel so far.
+    ///
+    /// ```
+    /// # use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+    /// # let cpu = Cpu::detect()?;
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 3.0], &mut r, &mut moments);
+    /// assert_eq!(moments.count(), 2);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// Mean per channel; 0 of nothing.
+    ///
+    /// ```
+    /// # use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+    /// # let cpu = Cpu::detect()?;
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 3.0], &mut r, &mut moments);
+    /// assert_eq!(moments.mean(), [2.0]);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     #[must_use]
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
     /// Biased variance (the mean squared deviation) of a channel; NaN of nothing.
+    ///
+    /// ```
+    /// # use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+    /// # let cpu = Cpu::detect()?;
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 3.0], &mut r, &mut moments);
+    /// // Divided by the number of values, not by one less.
+    /// assert_eq!(moments.variance(0), 1.0);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If there is no such channel.
@@ -78,6 +141,18 @@ impl Moments {
     }
 
     /// Adds what `other` has gathered, as if one had seen it all.
+    ///
+    /// ```
+    /// # use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+    /// # let cpu = Cpu::detect()?;
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// let (mut r, mut moments, mut others) = ([0.0; 2], Moments::new(1), Moments::new(1));
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 1.0], &mut r, &mut moments);
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[3.0, 3.0], &mut r, &mut others);
+    /// moments.merge(&others);
+    /// assert_eq!((moments.count(), moments.mean()[0], moments.variance(0)), (4, 2.0, 1.0));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the numbers of channels differ.
@@ -124,6 +199,14 @@ impl Moments {
 }
 
 /// What normalisation takes per channel: `(r - mean) * inv_deviation`.
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::Normalization;
+///
+/// // Of a mean of 2 and a variance of 4, without an epsilon.
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![0.5] };
+/// assert_ne!(normalization, Normalization::identity(1));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
     /// Mean per channel.
@@ -134,6 +217,13 @@ pub struct Normalization {
 
 impl Normalization {
     /// Of `channels` channels: mean 0, deviation 1.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::Normalization;
+    ///
+    /// let identity = Normalization::identity(2);
+    /// assert_eq!((identity.mean, identity.inv_deviation), (vec![0.0; 2], vec![1.0; 2]));
+    /// ```
     #[must_use]
     pub fn identity(channels: usize) -> Self {
         Self { mean: vec![0.0; channels], inv_deviation: vec![1.0; channels] }
@@ -141,6 +231,20 @@ impl Normalization {
 
     /// Takes over the moments of a batch or of a whole set (the study's `epsilon` is 1e-5). Those of
     /// nothing give NaN, and so does a deviation of more than 8.5e37, whose inverse `f32` cannot hold.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
+    /// use kernelet::{Cpu, shape::MatrixShape};
+    ///
+    /// let cpu = Cpu::detect()?;
+    /// let (mut r, mut moments) = ([0.0; 2], Moments::new(1));
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 5.0], &mut r, &mut moments);
+    /// let mut normalization = Normalization::identity(1);
+    /// normalization.set(&moments, 0.0);
+    /// assert_eq!(normalization, Normalization { mean: vec![3.0], inv_deviation: vec![0.5] });
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the numbers of channels differ.
@@ -152,6 +256,14 @@ impl Normalization {
     }
 
     /// Takes over running moments.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::{Normalization, RunningMoments};
+    ///
+    /// let mut normalization = Normalization::identity(1);
+    /// normalization.set_running(&RunningMoments { mean: vec![3.0], variance: vec![4.0] }, 0.0);
+    /// assert_eq!(normalization, Normalization { mean: vec![3.0], inv_deviation: vec![0.5] });
+    /// ```
     ///
     /// # Panics
     /// If the numbers of channels differ.
@@ -178,6 +290,16 @@ impl Normalization {
 }
 
 /// Exponential moving averages of the batches' moments, to normalise single images with.
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::{Normalization, RunningMoments};
+///
+/// // Read from somewhere, to predict one image at a time with.
+/// let running = RunningMoments { mean: vec![0.5, 2.0], variance: vec![0.25, 1.0] };
+/// let mut normalization = Normalization::identity(2);
+/// normalization.set_running(&running, 0.0);
+/// assert_eq!(normalization.inv_deviation, [2.0, 1.0]);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningMoments {
     /// Mean per channel.
@@ -188,12 +310,34 @@ pub struct RunningMoments {
 
 impl RunningMoments {
     /// Of `channels` channels: mean 0, variance 1.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::RunningMoments;
+    ///
+    /// let running = RunningMoments::new(2);
+    /// assert_eq!((running.mean, running.variance), (vec![0.0; 2], vec![1.0; 2]));
+    /// ```
     #[must_use]
     pub fn new(channels: usize) -> Self {
         Self { mean: vec![0.0; channels], variance: vec![1.0; channels] }
     }
 
     /// `running = decay * running + (1 - decay) * batch` (TensorFlow's decay is 0.99).
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::{self, Moments, RunningMoments};
+    /// use kernelet::{Cpu, shape::MatrixShape};
+    ///
+    /// let cpu = Cpu::detect()?;
+    /// let (mut r, mut batch) = ([0.0; 2], Moments::new(1));
+    /// let shape = MatrixShape { rows: 2, cols: 1 };
+    /// relu_batch_norm::forward_moments(&cpu, shape, &[1.0, 7.0], &mut r, &mut batch);
+    /// let mut running = RunningMoments::new(1);
+    /// running.update(&batch, 0.75);
+    /// // A quarter of 4; a quarter of 9 and three quarters of 1.
+    /// assert_eq!(running, RunningMoments { mean: vec![1.0], variance: vec![3.0] });
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the numbers of channels differ.
@@ -208,6 +352,19 @@ impl RunningMoments {
 }
 
 /// Scale and offset (gamma and beta) per channel.
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::{self, Affine, Normalization};
+/// use kernelet::{Cpu, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 1, cols: 2 };
+/// let affine = Affine { scale: &[3.0, -1.0], offset: &[10.0, 0.0] };
+/// let (identity, mut y) = (Normalization::identity(2), [1.0, 2.0]);
+/// relu_batch_norm::forward_normalize_in_place(&cpu, shape, &identity, Some(affine), &mut y);
+/// assert_eq!(y, [13.0, -2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a> {
     /// Factor per channel.
@@ -242,6 +399,21 @@ fn is_parallel(shape: MatrixShape) -> bool {
 
 /// r = max(x, 0) with x and r (pixels, channels), and the moments of r merged into `moments` (to begin
 /// anew, [clear](Moments::clear) them), in one pass.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu_batch_norm::{self, Moments}, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// // Four pixels of two channels.
+/// let shape = MatrixShape { rows: 4, cols: 2 };
+/// let x = [1.0, -1.0, 2.0, 0.0, 3.0, 4.0, -2.0, 4.0];
+/// let (mut r, mut moments) = ([0.0; 8], Moments::new(2));
+/// relu_batch_norm::forward_moments(&cpu, shape, &x, &mut r, &mut moments);
+/// assert_eq!(r, [1.0, 0.0, 2.0, 0.0, 3.0, 4.0, 0.0, 4.0]);
+/// assert_eq!(moments.mean(), [1.5, 2.0]);
+/// assert_eq!((moments.variance(0), moments.variance(1)), (1.25, 4.0));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice or `moments` does not fit `shape`.
@@ -371,6 +543,22 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
 /// `y = (r - mean) * inv_deviation`, times scale plus offset if there is an `affine`: r and y
 /// (pixels, channels).
 ///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::{self, Affine, Normalization};
+/// use kernelet::{Cpu, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 4, cols: 1 };
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![0.5] };
+/// let (r, mut y) = ([0.0, 0.0, 4.0, 4.0], [0.0; 4]);
+/// relu_batch_norm::forward_normalize(&cpu, shape, &r, &normalization, None, &mut y);
+/// assert_eq!(y, [-1.0, -1.0, 1.0, 1.0]);
+/// let affine = Some(Affine { scale: &[3.0], offset: &[10.0] });
+/// relu_batch_norm::forward_normalize(&cpu, shape, &r, &normalization, affine, &mut y);
+/// assert_eq!(y, [7.0, 7.0, 13.0, 13.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice or `normalization` does not fit `shape`.
 pub fn forward_normalize(
@@ -387,6 +575,18 @@ pub fn forward_normalize(
 }
 
 /// [`forward_normalize`] of what y holds.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu_batch_norm::{self, Normalization}, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 4, cols: 1 };
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![0.5] };
+/// let mut y = [0.0, 0.0, 4.0, 4.0];
+/// relu_batch_norm::forward_normalize_in_place(&cpu, shape, &normalization, None, &mut y);
+/// assert_eq!(y, [-1.0, -1.0, 1.0, 1.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If y or `normalization` does not fit `shape`.
@@ -463,6 +663,21 @@ fn normalize(
 ///
 /// `dx = scale inv_deviation (dy - doffset / rows - z dscale / rows)` where r > 0, with
 /// `z = (r - mean) inv_deviation`, `doffset = sum(dy)`, `dscale = sum(dy z)`.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu_batch_norm::{self, Normalization}, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = MatrixShape { rows: 4, cols: 1 };
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![1.0] };
+/// let (r, dy) = ([1.0, 1.0, 3.0, 3.0], [1.0, 0.0, 0.0, 0.0]);
+/// let (mut dx, mut dscale, mut doffset) = ([0.0; 4], [0.0], [0.0]);
+/// relu_batch_norm::backward(
+///     &cpu, shape, &r, &normalization, None, &dy, &mut dx, &mut dscale, &mut doffset,
+/// );
+/// assert_eq!((dx, dscale, doffset), ([0.5, -0.5, 0.0, 0.0], [-1.0], [1.0]));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If a slice or `normalization` does not fit `shape`.
@@ -675,6 +890,22 @@ impl<S: Simd> Coefficients<S> {
 /// r as `shape.input`, y and argmax as `shape.output()`. There is no affine map, because its scale
 /// may be negative: normalisation grows with r, so the largest r of a window gives the largest y.
 ///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::{self, Normalization};
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![0.5] };
+/// let (r, mut y, mut argmax) = ([1.0, 1.0, 4.0, 2.0], [0.0], [0]);
+/// relu_batch_norm::forward_normalize_max_pool(
+///     &cpu, shape, &r, &normalization, &mut y, &mut argmax,
+/// );
+/// assert_eq!((y, argmax), ([1.0], [2]));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Panics
 /// If a slice or `normalization` does not fit `shape`, or its window has more than 256 places.
 pub fn forward_normalize_max_pool(
@@ -698,6 +929,23 @@ pub fn forward_normalize_max_pool(
 /// The backward of [`forward_normalize_max_pool`], with moments that depend on x, and of the ReLU
 /// before it: dx (as `shape.input`) from dy, and from y and argmax as the forward wrote them (as
 /// `shape.output()`).
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::{self, Normalization};
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// let normalization = Normalization { mean: vec![2.0], inv_deviation: vec![1.0] };
+/// let (r, y, argmax) = ([1.0, 1.0, 3.0, 3.0], [1.0], [2]);
+/// let mut dx = [0.0; 4];
+/// relu_batch_norm::backward_max_pool(
+///     &cpu, shape, &r, &normalization, &y, &argmax, &[1.0], &mut dx,
+/// );
+/// assert_eq!(dx, [0.0, 0.0, 0.5, -0.5]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// As [`forward_normalize_max_pool`]. (An argmax that no forward could have written is a panic, or its

@@ -16,6 +16,14 @@ use crate::cpu::{Chunks, Cpu};
 use crate::shape::check_len;
 
 /// The constants of the method; the default is the study's.
+///
+/// ```
+/// use kernelet::kernels::adam::Adam;
+///
+/// // The study's constants, but longer steps and a penalty on large weights.
+/// let adam = Adam { learning_rate: 1e-3, l2: 0.01, ..Adam::default() };
+/// assert_eq!((adam.beta1, adam.beta2, adam.epsilon), (0.9, 0.999, 1e-8));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Learning rate.
@@ -39,6 +47,15 @@ impl Default for Adam {
 impl Adam {
     /// The learning rate of update number `step` (from 1), which makes up for the moments' start at
     /// zero: `learning_rate sqrt(1 - beta2^step) / (1 - beta1^step)`.
+    ///
+    /// ```
+    /// use kernelet::kernels::adam::Adam;
+    ///
+    /// let adam = Adam::default();
+    /// // sqrt(1 - 0.999) / (1 - 0.9) = 0.3162 at first, 1 in the end.
+    /// assert!((adam.rate(1) / adam.learning_rate - 0.3162).abs() < 1e-4);
+    /// assert_eq!(adam.rate(1_000_000), adam.learning_rate);
+    /// ```
     #[must_use]
     pub fn rate(self, step: u64) -> f32 {
         let rest = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
@@ -46,8 +63,8 @@ impl Adam {
     }
 }
 
-/// Update number `step` (from 1) of the weights `w` and the moments `m` and `v` from the gradient
-/// `g`, in one pass over memory:
+/// Update number `step` (from 1) of the weights `w` and the moments `m` and `v` (0 at first) from
+/// the gradient `g`, in one pass over memory:
 ///
 /// ```text
 /// g' = g + l2 w
@@ -59,6 +76,19 @@ impl Adam {
 /// Returns the sum of squares of `w` before the update, which the penalty takes, to 32 u of itself;
 /// squares below the normal range count as zero. Where g' is so large that its square overflows (from
 /// 1.8e19 on), v is infinite and w stands still; the next update makes both NaN.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::adam::{self, Adam}};
+///
+/// let cpu = Cpu::detect()?;
+/// let adam = Adam { learning_rate: 0.5, ..Adam::default() };
+/// let (mut w, mut m, mut v) = ([1.0, -2.0], [0.0; 2], [0.0; 2]);
+/// // The first step is as long as the learning rate, whatever the size of the gradient.
+/// let squares = adam::update(&cpu, adam, 1, &mut w, &mut m, &mut v, &[10.0, -0.1]);
+/// assert_eq!(squares, 5.0);
+/// assert!((w[0] - 0.5).abs() < 1e-4 && (w[1] + 1.5).abs() < 1e-4);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If the slices differ in length, or `step` is 0.

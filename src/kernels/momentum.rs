@@ -10,6 +10,18 @@ use crate::shape::check_len;
 
 /// The two constants of the method (Polyak's heavy ball, with the learning rate inside v as in the
 /// study).
+///
+/// ```
+/// use kernelet::{Cpu, kernels::momentum::{self, Momentum}};
+///
+/// let cpu = Cpu::detect()?;
+/// // Without momentum it is plain gradient descent.
+/// let settings = Momentum { learning_rate: 0.5, momentum: 0.0 };
+/// let (mut w, mut v) = ([3.0], [0.0]);
+/// momentum::update(&cpu, settings, &mut w, &mut v, &[2.0]);
+/// assert_eq!(w, [2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Momentum {
     /// Learning rate.
@@ -18,10 +30,24 @@ pub struct Momentum {
     pub momentum: f32,
 }
 
-/// Updates the weights `w` and the velocity `v` from the gradient `g`, in one pass over memory.
+/// Updates the velocity `v` (0 at first) from the gradient `g`, and the weights `w` from the new v,
+/// in one pass over memory.
 ///
 /// Accuracy, with u = 2^-24: the new v is within `u (|momentum v| + |rate g| + |new v|)` of the exact
 /// expression, and w - v is rounded once.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::momentum::{self, Momentum}};
+///
+/// let cpu = Cpu::detect()?;
+/// let settings = Momentum { learning_rate: 0.25, momentum: 0.5 };
+/// let (mut w, mut v, g) = ([1.0, 1.0], [0.0; 2], [2.0, -4.0]);
+/// momentum::update(&cpu, settings, &mut w, &mut v, &g);
+/// assert_eq!((w, v), ([0.5, 2.0], [0.5, -1.0]));
+/// momentum::update(&cpu, settings, &mut w, &mut v, &g);
+/// assert_eq!((w, v), ([-0.25, 3.5], [0.75, -1.5]));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If the three slices differ in length.

@@ -1,5 +1,22 @@
 //! [`Cpu`]: which instruction set the kernels use, and how many threads. Every kernel's first
 //! argument.
+//!
+//! The result of a kernel depends on the instruction set, never on the number of threads:
+//!
+//! ```
+//! use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+//!
+//! let cpu = Cpu::detect()?;
+//! let shape = LinearShape { rows: 1, inputs: 2, outputs: 1 };
+//! let run = |cpu: &Cpu| {
+//!     let mut y = [0.0];
+//!     linear::forward(cpu, shape, &[1.0, 2.0], &[3.0, 4.0], &[0.5], &mut y);
+//!     y
+//! };
+//! assert_eq!(run(&cpu), [11.5]);
+//! assert_eq!(run(&cpu.clone().with_threads(2)?), run(&cpu));
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,6 +33,16 @@ use crate::subnormals::FlushSubnormals;
 pub const ISA_VARIABLE: &str = "KERNELET_ISA";
 
 /// An instruction set that the kernels are compiled for.
+///
+/// ```
+/// use kernelet::Isa;
+///
+/// let isa: Isa = "avx2".parse()?;
+/// assert_eq!((isa, isa.lanes()), (Isa::Avx2, 8));
+/// assert_eq!(isa.to_string(), "avx2");
+/// assert!("sse2".parse::<Isa>().is_err());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// One lane, whatever the compiler makes of it. Runs everywhere.
@@ -44,6 +71,12 @@ impl Isa {
     }
 
     /// Number of `f32` lanes in a vector.
+    ///
+    /// ```
+    /// use kernelet::Isa;
+    ///
+    /// assert_eq!([Isa::Scalar, Isa::Avx2, Isa::Avx512].map(Isa::lanes), [1, 8, 16]);
+    /// ```
     #[must_use]
     pub fn lanes(self) -> usize {
         struct Lanes;
@@ -105,6 +138,17 @@ impl FromStr for Isa {
 /// The instruction set and the threads that kernels run on. Cheap to clone.
 ///
 /// The results of every kernel depend on the instruction set, never on the number of threads.
+///
+/// ```
+/// use kernelet::{Cpu, Isa};
+///
+/// // What users want by default, and what tests want: plain code on one thread.
+/// let fast = Cpu::detect()?;
+/// let plain = Cpu::with_isa(Isa::Scalar)?.with_threads(1)?;
+/// assert_eq!((plain.isa(), plain.threads()), (Isa::Scalar, 1));
+/// assert!(fast.threads() >= plain.threads());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Cpu {
     isa: Isa,
@@ -119,6 +163,14 @@ pub struct Cpu {
 impl Cpu {
     /// The best instruction set that the processor has, or the one that the environment variable
     /// `KERNELET_ISA` names, on rayon's global threads.
+    ///
+    /// ```
+    /// use kernelet::{Cpu, Isa};
+    ///
+    /// let cpu = Cpu::detect()?;
+    /// assert!(Isa::available().contains(&cpu.isa()));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] if the variable is set to something
@@ -138,6 +190,13 @@ impl Cpu {
 
     /// A given instruction set on rayon's global threads.
     ///
+    /// ```
+    /// use kernelet::{Cpu, Isa};
+    ///
+    /// assert_eq!(Cpu::with_isa(Isa::Scalar)?.isa(), Isa::Scalar);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::IsaUnavailable`] if the processor does not have it.
     pub fn with_isa(isa: Isa) -> Result<Self, Error> {
@@ -148,6 +207,15 @@ impl Cpu {
     }
 
     /// The same instruction set on `threads` threads of its own.
+    ///
+    /// ```
+    /// use kernelet::Cpu;
+    ///
+    /// let cpu = Cpu::detect()?;
+    /// assert_eq!(cpu.clone().with_threads(2)?.threads(), 2);
+    /// assert!(cpu.with_threads(0).is_err());
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Threads`] if `threads` is 0 or the system does not give that many.
@@ -170,12 +238,28 @@ impl Cpu {
     }
 
     /// The instruction set in use.
+    ///
+    /// ```
+    /// use kernelet::{Cpu, Isa};
+    ///
+    /// for isa in Isa::available() {
+    ///     assert_eq!(Cpu::with_isa(isa)?.isa(), isa);
+    /// }
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     #[must_use]
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
     /// The number of threads in use.
+    ///
+    /// ```
+    /// use kernelet::Cpu;
+    ///
+    /// assert_eq!(Cpu::detect()?.with_threads(3)?.threads(), 3);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
@@ -184,6 +268,21 @@ impl Cpu {
     /// Runs `body` on one of this `Cpu`'s threads. Kernels called inside start their parallel
     /// parts at once instead of waking the threads anew at every call: wrap a training loop, or
     /// anything that calls many small kernels, in one `install`.
+    ///
+    /// ```
+    /// use kernelet::{Cpu, kernels::relu};
+    ///
+    /// let cpu = Cpu::detect()?.with_threads(2)?;
+    /// let (x, mut y) = ([-1.0, 2.0], [0.0; 2]);
+    /// let sum: f32 = cpu.install(|| {
+    ///     for _ in 0..1000 {
+    ///         relu::forward(&cpu, &x, &mut y);
+    ///     }
+    ///     y.iter().sum()
+    /// });
+    /// assert_eq!(sum, 2.0);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     pub fn install<R: Send>(&self, body: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
             Some(pool) => pool.install(body),

@@ -9,6 +9,17 @@ use crate::data::npz::tuple;
 
 /// What can go wrong outside the kernels. (A kernel called with slices that do not fit its shape
 /// panics, with both lengths in the message.)
+///
+/// ```
+/// use kernelet::{Error, Isa};
+///
+/// let error = "mmx".parse::<Isa>().unwrap_err();
+/// assert!(matches!(&error, Error::UnknownIsa(name) if name == "mmx"));
+/// assert_eq!(
+///     error.to_string(),
+///     "instruction set \"mmx\" is unknown: use scalar, avx2 or avx512"
+/// );
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

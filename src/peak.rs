@@ -15,6 +15,14 @@ const DURATION: Duration = Duration::from_millis(300);
 
 /// Floating-point operations per second, in 1e9 (GFLOP/s): independent fused multiply-adds in
 /// registers, on every thread of `cpu`, with its instruction set. Takes about 0.3 seconds.
+///
+/// ```
+/// use kernelet::{Cpu, peak};
+///
+/// let cpu = Cpu::detect()?.with_threads(1)?;
+/// assert!(peak::gflops(&cpu) > 0.0);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[must_use]
 pub fn gflops(cpu: &Cpu) -> f64 {
     cpu.broadcast(&|| {
@@ -30,6 +38,14 @@ pub fn gflops(cpu: &Cpu) -> f64 {
 /// Bytes per second between the cores and main memory, in 1e9 (GB/s): copies of arrays far larger
 /// than the caches, bytes read plus bytes written, on every thread of `cpu`. Takes about 0.3
 /// seconds and 256 MiB of memory.
+///
+/// ```
+/// use kernelet::{Cpu, peak};
+///
+/// let cpu = Cpu::detect()?.with_threads(1)?;
+/// assert!(peak::memory_gbytes(&cpu) > 0.0);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[must_use]
 pub fn memory_gbytes(cpu: &Cpu) -> f64 {
     copy_gbytes(cpu, 256 << 20)

@@ -4,6 +4,18 @@
 #![forbid(unsafe_code)]
 
 /// A row-major matrix, such as a batch of logits.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::softmax, shape::MatrixShape};
+///
+/// let cpu = Cpu::detect()?;
+/// // 32 rows of 10 logits are a slice of 320 values.
+/// let shape = MatrixShape { rows: 32, cols: 10 };
+/// let (logits, mut probabilities) = ([0.0; 320], [0.0; 320]);
+/// softmax::forward(&cpu, shape, &logits, &mut probabilities);
+/// assert!((probabilities[0] - 0.1).abs() < 1e-6);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixShape {
     /// Number of rows (samples).
@@ -13,6 +25,18 @@ pub struct MatrixShape {
 }
 
 /// A linear layer applied to a batch: y (rows, outputs) = x (rows, inputs) w (inputs, outputs) + b.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 1, inputs: 2, outputs: 3 };
+/// let (x, w, b) = ([1.0, 10.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5; 3]);
+/// let mut y = [0.0; 3];
+/// linear::forward(&cpu, shape, &x, &w, &b, &mut y);
+/// assert_eq!(y, [41.5, 52.5, 63.5]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearShape {
     /// Number of rows (samples).
@@ -24,6 +48,16 @@ pub struct LinearShape {
 }
 
 /// A batch of images in NHWC order: (batch, height, width, channels), row-major.
+///
+/// ```
+/// use kernelet::shape::ImageShape;
+///
+/// let shape = ImageShape { batch: 32, height: 28, width: 28, channels: 3 };
+/// // Where the element (image, row, column, channel) lies in the slice.
+/// let [image, row, column, channel] = [1, 2, 3, 1];
+/// let at = ((image * shape.height + row) * shape.width + column) * shape.channels + channel;
+/// assert_eq!(at, shape.image_len() + (2 * 28 + 3) * 3 + 1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
     /// Number of images.
@@ -39,6 +73,12 @@ pub struct ImageShape {
 impl ImageShape {
     /// Values per image.
     ///
+    /// ```
+    /// use kernelet::shape::ImageShape;
+    ///
+    /// assert_eq!(ImageShape { batch: 32, height: 28, width: 28, channels: 3 }.image_len(), 2352);
+    /// ```
+    ///
     /// # Panics
     /// If the product overflows.
     #[must_use]
@@ -50,6 +90,13 @@ impl ImageShape {
     }
 
     /// The pixels of all images as the rows of a matrix, their channels as its columns.
+    ///
+    /// ```
+    /// use kernelet::shape::{ImageShape, MatrixShape};
+    ///
+    /// let images = ImageShape { batch: 2, height: 4, width: 5, channels: 3 };
+    /// assert_eq!(images.pixels(), MatrixShape { rows: 40, cols: 3 });
+    /// ```
     ///
     /// # Panics
     /// If the number of pixels overflows.
@@ -63,6 +110,14 @@ impl ImageShape {
 }
 
 /// What a window does at the border of an image, in TensorFlow's words.
+///
+/// ```
+/// use kernelet::shape::{Padding, Window};
+///
+/// // Windows of 3 x 3 that make steps of 2, over an image of 6 x 6.
+/// assert_eq!(Window::square(3, 2, Padding::Same).count(6, 6), [3, 3]);
+/// assert_eq!(Window::square(3, 2, Padding::Valid).count(6, 6), [2, 2]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
     /// The image is padded until there are `ceil(size / stride)` windows each way; an odd rest goes
@@ -74,6 +129,14 @@ pub enum Padding {
 
 /// A window that slides over images: a convolution's kernel, or what a pool reduces to one value.
 /// Pairs are of rows, then columns.
+///
+/// ```
+/// use kernelet::shape::{Padding, Window};
+///
+/// // Two rows of three columns, moved by one row and by three columns.
+/// let window = Window { size: [2, 3], stride: [1, 3], padding: Padding::Valid };
+/// assert_eq!(window.count(4, 9), [3, 3]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Height and width, at least 1.
@@ -86,12 +149,25 @@ pub struct Window {
 
 impl Window {
     /// A square window.
+    ///
+    /// ```
+    /// use kernelet::shape::{Padding, Window};
+    ///
+    /// let window = Window::square(2, 1, Padding::Same);
+    /// assert_eq!((window.size, window.stride), ([2, 2], [1, 1]));
+    /// ```
     #[must_use]
     pub const fn square(size: usize, stride: usize, padding: Padding) -> Self {
         Self { size: [size; 2], stride: [stride; 2], padding }
     }
 
     /// Elements of the window.
+    ///
+    /// ```
+    /// use kernelet::shape::{Padding, Window};
+    ///
+    /// assert_eq!(Window::square(3, 1, Padding::Same).area(), 9);
+    /// ```
     ///
     /// # Panics
     /// If the product overflows.
@@ -104,6 +180,13 @@ impl Window {
 
     /// Windows down and across an image of `height` x `width`.
     ///
+    /// ```
+    /// use kernelet::shape::{Padding, Window};
+    ///
+    /// assert_eq!(Window::square(2, 2, Padding::Same).count(5, 4), [3, 2]);
+    /// assert_eq!(Window::square(2, 2, Padding::Valid).count(5, 1), [2, 0]);
+    /// ```
+    ///
     /// # Panics
     /// If a size or a stride is 0.
     #[must_use]
@@ -112,6 +195,14 @@ impl Window {
     }
 
     /// Rows of padding above and columns of padding left of an image of `height` x `width`.
+    ///
+    /// ```
+    /// use kernelet::shape::{Padding, Window};
+    ///
+    /// assert_eq!(Window::square(3, 1, Padding::Same).padding_before(28, 28), [1, 1]);
+    /// // An odd row or column of padding goes to the bottom or to the right.
+    /// assert_eq!(Window::square(2, 1, Padding::Same).padding_before(28, 28), [0, 0]);
+    /// ```
     ///
     /// # Panics
     /// If a size or a stride is 0.
@@ -145,6 +236,15 @@ impl Window {
 
 /// A convolution: images (batch, height, width, channels) to as many with `filters` channels,
 /// weights (window height, window width, channels, filters).
+///
+/// ```
+/// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+///
+/// let input = ImageShape { batch: 32, height: 28, width: 28, channels: 3 };
+/// let shape = Conv2dShape { input, window: Window::square(3, 1, Padding::Same), filters: 16 };
+/// // Weights (3, 3, 3, 16).
+/// assert_eq!(shape.taps() * shape.filters, 432);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dShape {
     /// The images that go in.
@@ -157,6 +257,15 @@ pub struct Conv2dShape {
 
 impl Conv2dShape {
     /// The images that come out.
+    ///
+    /// ```
+    /// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+    ///
+    /// let input = ImageShape { batch: 32, height: 28, width: 28, channels: 3 };
+    /// let window = Window::square(3, 2, Padding::Valid);
+    /// let shape = Conv2dShape { input, window, filters: 16 };
+    /// assert_eq!(shape.output(), ImageShape { batch: 32, height: 13, width: 13, channels: 16 });
+    /// ```
     #[must_use]
     pub fn output(self) -> ImageShape {
         let [height, width] = self.window.count(self.input.height, self.input.width);
@@ -164,6 +273,14 @@ impl Conv2dShape {
     }
 
     /// Weights per filter: window height x window width x channels.
+    ///
+    /// ```
+    /// use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+    ///
+    /// let input = ImageShape { batch: 32, height: 28, width: 28, channels: 3 };
+    /// let shape = Conv2dShape { input, window: Window::square(3, 1, Padding::Same), filters: 16 };
+    /// assert_eq!(shape.taps(), 27);
+    /// ```
     ///
     /// # Panics
     /// If the product overflows.
@@ -177,6 +294,14 @@ impl Conv2dShape {
 }
 
 /// A pool: every window of every channel becomes one value.
+///
+/// ```
+/// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+///
+/// let input = ImageShape { batch: 32, height: 28, width: 28, channels: 16 };
+/// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+/// assert_eq!(shape.output().image_len(), 14 * 14 * 16);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolShape {
     /// The images that go in.
@@ -187,6 +312,14 @@ pub struct PoolShape {
 
 impl PoolShape {
     /// The images that come out.
+    ///
+    /// ```
+    /// use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+    ///
+    /// let input = ImageShape { batch: 32, height: 29, width: 28, channels: 16 };
+    /// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+    /// assert_eq!(shape.output(), ImageShape { batch: 32, height: 15, width: 14, channels: 16 });
+    /// ```
     #[must_use]
     pub fn output(self) -> ImageShape {
         let [height, width] = self.window.count(self.input.height, self.input.width);

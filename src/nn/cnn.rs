@@ -1,5 +1,32 @@
 //! The study's convolutional network: 3x3 convolution -> ReLU -> batch norm -> 2x2 max pool -> linear -> dropout ->
 //! ReLU -> linear -> softmax.
+//!
+//! ```
+//! use kernelet::kernels::adam::Adam;
+//! use kernelet::kernels::relu_batch_norm::Normalization;
+//! use kernelet::nn::cnn::{AdamState, Cnn, CnnShape, EPSILON, Regularization, Workspace};
+//!
+//! let cpu = kernelet::Cpu::detect()?;
+//! // Two images of 4 x 4, one light at the top, the other at the bottom.
+//! let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+//! let x = [[[1.0; 8], [0.0; 8]], [[0.0; 8], [1.0; 8]]];
+//! let (x, labels) = (x.as_flattened().as_flattened(), [0, 1]);
+//! let (mut cnn, mut state) = (Cnn::xavier(shape, 1), AdamState::new(shape));
+//! let (mut work, adam) = (Workspace::default(), Adam { learning_rate: 0.01, ..Adam::default() });
+//! let mut losses = Vec::new();
+//! for _ in 0..100 {
+//!     let plain = Regularization::default();
+//!     let (tally, _) = cnn.adam_step(&cpu, &mut work, x, &labels, adam, plain, &mut state);
+//!     losses.push(tally.mean_loss());
+//! }
+//! assert!(losses[99] < 0.1 * losses[0]);
+//!
+//! // Evaluation normalises with moments of the caller's choice, here those of the last step.
+//! let mut normalization = Normalization::identity(shape.filters);
+//! normalization.set(work.batch_moments(), EPSILON);
+//! assert_eq!(cnn.evaluate(&cpu, &mut work, &normalization, x, &labels).hits, 2);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use crate::cpu::Cpu;
 use crate::kernels::adam::{self, Adam};
@@ -18,6 +45,16 @@ use crate::shape::{
 pub const EPSILON: f64 = 1e-5;
 
 /// The sizes of a [`Cnn`].
+///
+/// ```
+/// use kernelet::nn::CnnShape;
+///
+/// // The study's, and a smaller one for images of three channels.
+/// let shape = CnnShape::study(784, 10);
+/// assert_eq!((shape.pixels(), shape.pooled()), (784, 6272));
+/// let small = CnnShape { height: 8, width: 8, channels: 3, filters: 4, hidden: 16, classes: 2 };
+/// assert_eq!((small.pixels(), small.pooled()), (192, 64));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CnnShape {
     /// Rows of an image, 28 for the letters.
@@ -36,12 +73,25 @@ pub struct CnnShape {
 
 impl CnnShape {
     /// The study's network with `hidden` units and `classes` classes.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// assert_eq!(CnnShape::study(784, 10).filters, 32);
+    /// ```
     #[must_use]
     pub const fn study(hidden: usize, classes: usize) -> Self {
         Self { height: 28, width: 28, channels: 1, filters: 32, hidden, classes }
     }
 
     /// The convolution of `batch` images.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// let output = CnnShape::study(784, 10).convolution(5).output();
+    /// assert_eq!((output.batch, output.image_len()), (5, 28 * 28 * 32));
+    /// ```
     #[must_use]
     pub fn convolution(self, batch: usize) -> Conv2dShape {
         let Self { height, width, channels, filters, .. } = self;
@@ -53,6 +103,12 @@ impl CnnShape {
     }
 
     /// The pool of `batch` images.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// assert_eq!(CnnShape::study(784, 10).pool(5).output().image_len(), 14 * 14 * 32);
+    /// ```
     #[must_use]
     pub fn pool(self, batch: usize) -> PoolShape {
         PoolShape {
@@ -62,18 +118,37 @@ impl CnnShape {
     }
 
     /// The convolution and the pool of `batch` images.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// let shape = CnnShape::study(784, 10);
+    /// assert_eq!(shape.block(5).pool(), shape.pool(5));
+    /// ```
     #[must_use]
     pub fn block(self, batch: usize) -> ConvBlockShape {
         ConvBlockShape { convolution: self.convolution(batch), pool: self.pool(batch).window }
     }
 
     /// Values per image after the pool: the inputs of the first linear layer.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// assert_eq!(CnnShape::study(784, 10).pooled(), 6272);
+    /// ```
     #[must_use]
     pub fn pooled(self) -> usize {
         self.pool(1).output().image_len()
     }
 
     /// Values per image.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// assert_eq!(CnnShape::study(784, 10).pixels(), 784);
+    /// ```
     #[must_use]
     pub fn pixels(self) -> usize {
         self.convolution(1).input.image_len()
@@ -89,6 +164,14 @@ impl CnnShape {
 }
 
 /// The weights of the network, or anything of their shape: gradients and Adam's moments are `Cnn`s too.
+///
+/// ```
+/// use kernelet::nn::{Cnn, CnnShape};
+///
+/// let cnn = Cnn::zeros(CnnShape::study(784, 10));
+/// let lens = cnn.arrays().map(|(_, _, values)| values.len());
+/// assert_eq!(lens, [288, 32, 6272 * 784, 784, 7840, 10]);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cnn {
     /// The sizes.
@@ -108,6 +191,19 @@ pub struct Cnn {
 }
 
 /// What is added to the mean cross-entropy, and what is dropped, during training.
+///
+/// ```
+/// use kernelet::kernels::dropout::Dropout;
+/// use kernelet::nn::cnn::Regularization;
+///
+/// // Dropout takes the number of the step, so that every step drops other units.
+/// let of_step = |step| Regularization {
+///     l2: 0.01,
+///     dropout: Some(Dropout { keep: 0.5, seed: 1, step }),
+/// };
+/// assert_ne!(of_step(0), of_step(1));
+/// assert_eq!(Regularization::default(), Regularization { l2: 0.0, dropout: None });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Regularization {
     /// Factor lambda of the penalty `lambda (sum(w1^2) + sum(w2^2)) / 2`.
@@ -118,6 +214,14 @@ pub struct Regularization {
 
 impl Cnn {
     /// All weights zero.
+    ///
+    /// ```
+    /// use kernelet::nn::{Cnn, CnnShape};
+    ///
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+    /// let cnn = Cnn::zeros(shape);
+    /// assert_eq!((cnn.w0.len(), cnn.w1.len(), cnn.w2.len()), (18, 64, 16));
+    /// ```
     #[must_use]
     pub fn zeros(shape: CnnShape) -> Self {
         let CnnShape { filters, hidden, classes, .. } = shape;
@@ -134,6 +238,14 @@ impl Cnn {
 
     /// The study's start: truncated Xavier (see [`truncated_xavier`]), biases too. A convolution's
     /// fans count its window's elements; a vector's are both its length.
+    ///
+    /// ```
+    /// use kernelet::nn::{Cnn, CnnShape};
+    ///
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+    /// assert_eq!(Cnn::xavier(shape, 1), Cnn::xavier(shape, 1));
+    /// assert_ne!(Cnn::xavier(shape, 1), Cnn::xavier(shape, 2));
+    /// ```
     #[must_use]
     pub fn xavier(shape: CnnShape, seed: u64) -> Self {
         let CnnShape { channels, filters, hidden, classes, .. } = shape;
@@ -150,6 +262,14 @@ impl Cnn {
     }
 
     /// The penalty `l2 (sum(w1^2) + sum(w2^2)) / 2`; 0 without looking if `l2` is.
+    ///
+    /// ```
+    /// use kernelet::nn::{Cnn, CnnShape};
+    ///
+    /// let shape = CnnShape { height: 4, width: 4, filters: 1, ..CnnShape::study(1, 2) };
+    /// let cnn = Cnn { w2: vec![3.0, 4.0], ..Cnn::zeros(shape) };
+    /// assert_eq!((cnn.penalty(0.0), cnn.penalty(0.5)), (0.0, 6.25));
+    /// ```
     #[must_use]
     pub fn penalty(&self, l2: f32) -> f64 {
         let squares = |w: &[f32]| w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
@@ -157,6 +277,14 @@ impl Cnn {
     }
 
     /// The arrays, with the names and the shapes that they have in files.
+    ///
+    /// ```
+    /// use kernelet::nn::{Cnn, CnnShape};
+    ///
+    /// let cnn = Cnn::zeros(CnnShape::study(8, 10));
+    /// let (name, shape, _) = &cnn.arrays()[0];
+    /// assert_eq!((*name, &shape[..]), ("w0", &[3, 3, 1, 32][..]));
+    /// ```
     #[must_use]
     pub fn arrays(&self) -> [(&'static str, Vec<usize>, &[f32]); 6] {
         let CnnShape { channels, filters, hidden, classes, .. } = self.shape;
@@ -171,6 +299,15 @@ impl Cnn {
     }
 
     /// Takes over the weights of a network of the same shape, without an allocation.
+    ///
+    /// ```
+    /// use kernelet::nn::{Cnn, CnnShape};
+    ///
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+    /// let (mut copy, cnn) = (Cnn::zeros(shape), Cnn::xavier(shape, 1));
+    /// copy.copy_from(&cnn);
+    /// assert_eq!(copy, cnn);
+    /// ```
     ///
     /// # Panics
     /// If the shapes differ.
@@ -188,6 +325,23 @@ impl Cnn {
     /// Loss (without the penalty) and hits on a minibatch `x` (labels.len(), height, width,
     /// channels), normalised with its own moments, and in `gradients` (overwritten) those of the
     /// mean loss with the penalty.
+    ///
+    /// ```
+    /// use kernelet::nn::cnn::{Cnn, CnnShape, Regularization, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 4) };
+    /// let cnn = Cnn::zeros(shape);
+    /// let (mut work, mut gradients) = (Workspace::default(), Cnn::zeros(shape));
+    /// let plain = Regularization::default();
+    /// let tally = cnn.gradients(&cpu, &mut work, &[0.5; 16], &[0], plain, &mut gradients);
+    /// assert!((tally.mean_loss() - 4_f64.ln()).abs() < 1e-6);
+    /// // Probabilities of 1/4 each, less the label's 1.
+    /// for (db, exact) in gradients.b2.into_iter().zip([-0.75, 0.25, 0.25, 0.25]) {
+    ///     assert!((db - exact).abs() < 1e-6);
+    /// }
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If `x` or `gradients` does not fit the network, or a label is out of range.
@@ -218,6 +372,23 @@ impl Cnn {
     /// [`gradients`](Self::gradients) and Adam's update in one: the gradient of w1 is used where it
     /// arises and never written. Returns loss and hits, and the penalty, all before the update.
     /// (`adam.l2` is ignored: `regularization` has it, for w1 and w2.)
+    ///
+    /// ```
+    /// use kernelet::kernels::adam::Adam;
+    /// use kernelet::nn::cnn::{AdamState, Cnn, CnnShape, Regularization, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+    /// let (mut cnn, mut state) = (Cnn::xavier(shape, 1), AdamState::new(shape));
+    /// let (mut work, adam) = (Workspace::default(), Adam::default());
+    /// let x: Vec<f32> = (0..32).map(|i| (i % 5) as f32).collect();
+    /// let l2 = Regularization { l2: 0.01, dropout: None };
+    /// let expected = cnn.penalty(0.01);
+    /// let (tally, penalty) = cnn.adam_step(&cpu, &mut work, &x, &[0, 1], adam, l2, &mut state);
+    /// assert_eq!((tally.rows, state.step), (2, 1));
+    /// assert!((penalty / expected - 1.0).abs() < 1e-5);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// As [`gradients`](Self::gradients), and if `state` is another network's.
@@ -344,6 +515,21 @@ impl Cnn {
     /// Merges the moments of the convolution's rectified output on `x` (images, height, width,
     /// channels) into `moments`.
     ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::Moments;
+    /// use kernelet::nn::cnn::{Cnn, CnnShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 1, ..CnnShape::study(8, 2) };
+    /// // The filter copies the image: only its middle is 1.
+    /// let mut cnn = Cnn::zeros(shape);
+    /// cnn.w0[4] = 1.0;
+    /// let mut moments = Moments::new(1);
+    /// cnn.moments(&cpu, &mut Workspace::default(), &[3.0; 2 * 16], &mut moments);
+    /// assert_eq!((moments.count(), moments.mean()[0]), (32, 3.0));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
+    ///
     /// # Panics
     /// If a size does not fit the network.
     pub fn moments(&self, cpu: &Cpu, work: &mut Workspace, x: &[f32], moments: &mut Moments) {
@@ -360,6 +546,20 @@ impl Cnn {
 
     /// Loss (without the penalty) and hits on `x` (labels.len(), height, width, channels), without
     /// dropout, normalised as given.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::Normalization;
+    /// use kernelet::nn::cnn::{Cnn, CnnShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 4) };
+    /// let (cnn, identity) = (Cnn::zeros(shape), Normalization::identity(shape.filters));
+    /// let x = [0.5; 2 * 16];
+    /// let tally = cnn.evaluate(&cpu, &mut Workspace::default(), &identity, &x, &[0, 3]);
+    /// assert!((tally.mean_loss() - 4_f64.ln()).abs() < 1e-6);
+    /// assert_eq!(tally.hits, 1);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If a size does not fit the network, or a label is out of range.
@@ -385,6 +585,19 @@ impl Cnn {
 
     /// Class probabilities (images, classes) of `x` (images, height, width, channels), normalised
     /// as given.
+    ///
+    /// ```
+    /// use kernelet::kernels::relu_batch_norm::Normalization;
+    /// use kernelet::nn::cnn::{Cnn, CnnShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 4) };
+    /// let (cnn, identity) = (Cnn::zeros(shape), Normalization::identity(shape.filters));
+    /// let mut probabilities = [0.0; 4];
+    /// cnn.predict(&cpu, &mut Workspace::default(), &identity, &[0.5; 16], &mut probabilities);
+    /// assert!(probabilities.iter().all(|p| (p - 0.25).abs() < 1e-6));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If a size does not fit the network.
@@ -470,6 +683,14 @@ struct AllButW1<'a> {
 }
 
 /// What Adam remembers from step to step.
+///
+/// ```
+/// use kernelet::nn::{Cnn, CnnShape, cnn::AdamState};
+///
+/// let shape = CnnShape::study(8, 10);
+/// let state = AdamState::new(shape);
+/// assert_eq!((state.step, state.m), (0, Cnn::zeros(shape)));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamState {
     /// Steps made.
@@ -482,6 +703,12 @@ pub struct AdamState {
 
 impl AdamState {
     /// Before the first step.
+    ///
+    /// ```
+    /// use kernelet::nn::{CnnShape, cnn::AdamState};
+    ///
+    /// assert_eq!(AdamState::new(CnnShape::study(8, 10)).step, 0);
+    /// ```
     #[must_use]
     pub fn new(shape: CnnShape) -> Self {
         Self { step: 0, m: Cnn::zeros(shape), v: Cnn::zeros(shape) }
@@ -489,6 +716,22 @@ impl AdamState {
 }
 
 /// Scratch of the passes: allocated by the first pass, kept for the next.
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::Normalization;
+/// use kernelet::nn::cnn::{Cnn, CnnShape, Workspace};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let shape = CnnShape { height: 4, width: 4, filters: 2, ..CnnShape::study(8, 2) };
+/// let (cnn, identity) = (Cnn::zeros(shape), Normalization::identity(shape.filters));
+/// // One for batches of all sizes: it grows to the largest.
+/// let mut work = Workspace::default();
+/// for images in [1, 3, 2] {
+///     let (x, labels) = (vec![0.5; images * 16], vec![0; images]);
+///     assert_eq!(cnn.evaluate(&cpu, &mut work, &identity, &x, &labels).hits, images);
+/// }
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Workspace {
     /// Rectified output of the convolution.
@@ -527,6 +770,21 @@ impl Default for Workspace {
 
 impl Workspace {
     /// The moments that the last minibatch was normalised with.
+    ///
+    /// ```
+    /// use kernelet::nn::cnn::{Cnn, CnnShape, Regularization, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = CnnShape { height: 4, width: 4, filters: 1, ..CnnShape::study(8, 2) };
+    /// // The filter copies the image: only its middle is 1.
+    /// let mut cnn = Cnn::zeros(shape);
+    /// cnn.w0[4] = 1.0;
+    /// let (mut work, mut gradients) = (Workspace::default(), Cnn::zeros(shape));
+    /// let plain = Regularization::default();
+    /// cnn.gradients(&cpu, &mut work, &[3.0; 16], &[0], plain, &mut gradients);
+    /// assert_eq!(work.batch_moments().mean(), [3.0]);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     #[must_use]
     pub fn batch_moments(&self) -> &Moments {
         &self.moments

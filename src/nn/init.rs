@@ -8,6 +8,16 @@ use rand_distr::{Distribution, Normal};
 /// difficulty of training deep feedforward neural networks" (AISTATS 2010), with a normal
 /// distribution as in the study. The same seed and `stream` give the same numbers everywhere;
 /// streams keep the layers of a network apart.
+///
+/// ```
+/// use kernelet::nn::init::xavier_normal;
+///
+/// let mut w = vec![0.0; 784 * 1000];
+/// xavier_normal(&mut w, 784, 1000, 1, 0);
+/// let squares: f64 = w.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+/// let variance = squares / w.len() as f64;
+/// assert!((variance / (2.0 / 1784.0) - 1.0).abs() < 0.01);
+/// ```
 pub fn xavier_normal(w: &mut [f32], inputs: usize, outputs: usize, seed: u64, stream: u64) {
     let deviation = (2.0 / (inputs + outputs).max(1) as f64).sqrt();
     let mut draws = normal(deviation, seed, stream);
@@ -20,6 +30,15 @@ pub fn xavier_normal(w: &mut [f32], inputs: usize, outputs: usize, seed: u64, st
 /// more than two deviations from 0, as TensorFlow 1's `contrib.layers.xavier_initializer` with
 /// `uniform=False` does. (Without its tails the distribution has the variance that
 /// [`xavier_normal`] has; hence 1.3.) Seed and stream as there.
+///
+/// ```
+/// use kernelet::nn::init::truncated_xavier;
+///
+/// let mut w = [0.0; 1000];
+/// truncated_xavier(&mut w, 8, 8, 1, 0);
+/// let deviation = (1.3 * 2.0 / 16.0_f32).sqrt();
+/// assert!(w.iter().all(|w| w.abs() <= 2.0 * deviation));
+/// ```
 pub fn truncated_xavier(w: &mut [f32], inputs: usize, outputs: usize, seed: u64, stream: u64) {
     let deviation = (1.3 * 2.0 / (inputs + outputs).max(1) as f64).sqrt();
     let mut draws = normal(deviation, seed, stream);

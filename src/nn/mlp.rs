@@ -1,4 +1,25 @@
 //! A multilayer perceptron with one hidden layer: x -> linear -> ReLU -> linear -> softmax.
+//!
+//! ```
+//! use kernelet::kernels::momentum::Momentum;
+//! use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
+//!
+//! let cpu = kernelet::Cpu::detect()?;
+//! let shape = MlpShape { inputs: 2, hidden: 4, classes: 2 };
+//! let mut mlp = Mlp::xavier(shape, 1);
+//! let (mut velocity, mut gradients) = (Mlp::zeros(shape), Mlp::zeros(shape));
+//! let mut work = Workspace::default();
+//! let (x, labels) = ([0.0, 1.0, 1.0, 0.0], [0, 1]);
+//! let before = mlp.evaluate(&cpu, &mut work, &x, &labels);
+//! for _ in 0..50 {
+//!     mlp.gradients(&cpu, &mut work, &x, &labels, 1.0 / 2.0, &mut gradients);
+//!     let settings = Momentum { learning_rate: 0.1, momentum: 0.9 };
+//!     mlp.momentum_step(&cpu, settings, &mut velocity, &gradients);
+//! }
+//! let after = mlp.evaluate(&cpu, &mut work, &x, &labels);
+//! assert!(after.mean_loss() < 0.1 * before.mean_loss() && after.hits == 2);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use crate::cpu::Cpu;
 use crate::kernels::gemm::Write;
@@ -19,6 +40,14 @@ fn block_rows(hidden: usize) -> usize {
 }
 
 /// The sizes of an [`Mlp`].
+///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+///
+/// // The study's.
+/// let shape = MlpShape { inputs: 784, hidden: 1000, classes: 10 };
+/// assert_eq!(Mlp::zeros(shape).w_h.len(), 784_000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MlpShape {
     /// Values per sample, 784 for the letters.
@@ -41,6 +70,20 @@ impl MlpShape {
 
 /// The weights of a perceptron with one hidden layer, or anything of their shape: gradients and
 /// velocities are `Mlp`s too. All row-major.
+///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+///
+/// // Weights of one's own: the hidden unit adds the inputs, the first class likes it large.
+/// let mlp = Mlp {
+///     shape: MlpShape { inputs: 2, hidden: 1, classes: 2 },
+///     w_h: vec![1.0, 1.0],
+///     b_h: vec![0.0],
+///     w_o: vec![1.0, -1.0],
+///     b_o: vec![0.0, 2.0],
+/// };
+/// assert_eq!(mlp.arrays()[0], ("w_h", vec![2, 1], &[1.0, 1.0][..]));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {
     /// The sizes.
@@ -57,6 +100,13 @@ pub struct Mlp {
 
 impl Mlp {
     /// All weights zero.
+    ///
+    /// ```
+    /// use kernelet::nn::{Mlp, MlpShape};
+    ///
+    /// let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden: 3, classes: 2 });
+    /// assert_eq!((mlp.w_h.len(), mlp.b_h.len(), mlp.w_o.len(), mlp.b_o.len()), (6, 3, 6, 2));
+    /// ```
     #[must_use]
     pub fn zeros(shape: MlpShape) -> Self {
         let MlpShape { inputs, hidden, classes } = shape;
@@ -70,6 +120,15 @@ impl Mlp {
     }
 
     /// The study's start: weights from N(0, 2 / (inputs + outputs)), biases zero.
+    ///
+    /// ```
+    /// use kernelet::nn::{Mlp, MlpShape};
+    ///
+    /// let shape = MlpShape { inputs: 784, hidden: 8, classes: 10 };
+    /// assert_eq!(Mlp::xavier(shape, 1), Mlp::xavier(shape, 1));
+    /// assert_ne!(Mlp::xavier(shape, 1), Mlp::xavier(shape, 2));
+    /// assert_eq!(Mlp::xavier(shape, 1).b_h, [0.0; 8]);
+    /// ```
     #[must_use]
     pub fn xavier(shape: MlpShape, seed: u64) -> Self {
         let mut mlp = Self::zeros(shape);
@@ -79,6 +138,14 @@ impl Mlp {
     }
 
     /// The arrays, with the names and the shapes that they have in files.
+    ///
+    /// ```
+    /// use kernelet::nn::{Mlp, MlpShape};
+    ///
+    /// let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden: 3, classes: 2 });
+    /// let shapes = mlp.arrays().map(|(name, shape, _)| (name, shape));
+    /// assert_eq!(shapes[..2], [("w_h", vec![2, 3]), ("b_h", vec![3])]);
+    /// ```
     #[must_use]
     pub fn arrays(&self) -> [(&'static str, Vec<usize>, &[f32]); 4] {
         let MlpShape { inputs, hidden, classes } = self.shape;
@@ -92,6 +159,15 @@ impl Mlp {
 
     /// Takes over the weights of a network of the same shape, without an allocation.
     ///
+    /// ```
+    /// use kernelet::nn::{Mlp, MlpShape};
+    ///
+    /// let shape = MlpShape { inputs: 2, hidden: 3, classes: 2 };
+    /// let (mut copy, mlp) = (Mlp::zeros(shape), Mlp::xavier(shape, 1));
+    /// copy.copy_from(&mlp);
+    /// assert_eq!(copy, mlp);
+    /// ```
+    ///
     /// # Panics
     /// If the shapes differ.
     pub fn copy_from(&mut self, other: &Self) {
@@ -104,6 +180,18 @@ impl Mlp {
     }
 
     /// Loss and hits on `x` (labels.len(), inputs).
+    ///
+    /// ```
+    /// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// // Without weights all classes are equally likely, and of equals the first counts.
+    /// let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden: 3, classes: 4 });
+    /// let tally = mlp.evaluate(&cpu, &mut Workspace::default(), &[1.0, 2.0, 3.0, 4.0], &[0, 3]);
+    /// assert!((tally.mean_loss() - 4_f64.ln()).abs() < 1e-6);
+    /// assert_eq!(tally.hits, 1);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If `x` does not fit the labels and the network's inputs, or a label is out of range.
@@ -119,6 +207,17 @@ impl Mlp {
     }
 
     /// Class probabilities (rows, classes) of `x` (rows, inputs).
+    ///
+    /// ```
+    /// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden: 3, classes: 4 });
+    /// let mut probabilities = [0.0; 4];
+    /// mlp.predict(&cpu, &mut Workspace::default(), &[1.0, 2.0], &mut probabilities);
+    /// assert!(probabilities.iter().all(|p| (p - 0.25).abs() < 1e-6));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the slices do not fit the network's sizes.
@@ -139,6 +238,20 @@ impl Mlp {
 
     /// Loss and hits on `x` (labels.len(), inputs), and in `gradients` (overwritten) `scale` times
     /// the sum of the samples' gradients: 1 for the sum, 1 / samples for the mean.
+    ///
+    /// ```
+    /// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden: 3, classes: 4 });
+    /// let mut gradients = mlp.clone();
+    /// mlp.gradients(&cpu, &mut Workspace::default(), &[1.0, 2.0], &[0], 1.0, &mut gradients);
+    /// // Probabilities of 1/4 each, less the label's 1.
+    /// for (db, exact) in gradients.b_o.into_iter().zip([-0.75, 0.25, 0.25, 0.25]) {
+    ///     assert!((db - exact).abs() < 1e-6);
+    /// }
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// As [`evaluate`](Self::evaluate), and if `gradients` has another shape.
@@ -182,6 +295,20 @@ impl Mlp {
     }
 
     /// One step of gradient descent with momentum: v = momentum v + rate g; w = w - v.
+    ///
+    /// ```
+    /// use kernelet::kernels::momentum::Momentum;
+    /// use kernelet::nn::{Mlp, MlpShape};
+    ///
+    /// let cpu = kernelet::Cpu::detect()?;
+    /// let shape = MlpShape { inputs: 2, hidden: 3, classes: 2 };
+    /// let (mut mlp, mut velocity) = (Mlp::zeros(shape), Mlp::zeros(shape));
+    /// let gradients = Mlp { b_o: vec![2.0, -2.0], ..Mlp::zeros(shape) };
+    /// let settings = Momentum { learning_rate: 0.25, momentum: 0.5 };
+    /// mlp.momentum_step(&cpu, settings, &mut velocity, &gradients);
+    /// assert_eq!(mlp.b_o, [-0.5, 0.5]);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the three shapes differ.
@@ -231,6 +358,19 @@ struct Activations<'w> {
 }
 
 /// Scratch of the passes, for one block of rows: allocated by the first pass, kept for the next.
+///
+/// ```
+/// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// // One for networks and batches of all sizes: it grows to the largest.
+/// let mut work = Workspace::default();
+/// for hidden in [1, 100, 10] {
+///     let mlp = Mlp::zeros(MlpShape { inputs: 2, hidden, classes: 2 });
+///     assert_eq!(mlp.evaluate(&cpu, &mut work, &[1.0, 2.0], &[0]).hits, 1);
+/// }
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Workspace {
     hidden: Vec<f32>,

@@ -66,6 +66,17 @@ use crate::nn::cnn::AdamState;
 use crate::nn::{Cnn, Mlp};
 
 /// What a checkpoint tells besides the run itself.
+///
+/// ```
+/// use kernelet::data::{Samples, Split};
+/// use kernelet::train::checkpoint::{About, fingerprint};
+///
+/// let none = Samples::default();
+/// let train = Samples { images: vec![0.0; 784], labels: vec![3] };
+/// let split = Split { train, valid: none.clone(), test: none, classes: 10 };
+/// let about = About { data: fingerprint(&split), note: "the third try".into() };
+/// assert_eq!(about.data, fingerprint(&split));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// The [`fingerprint`] of the data that the run learns from.
@@ -75,6 +86,18 @@ pub struct About {
 }
 
 /// The SHA-256 of the samples, their labels and the split: other data have another one.
+///
+/// ```
+/// use kernelet::data::{Samples, Split};
+/// use kernelet::train::checkpoint::fingerprint;
+///
+/// let (train, none) = (Samples { images: vec![0.0; 784], labels: vec![3] }, Samples::default());
+/// let split = Split { train, valid: none.clone(), test: none, classes: 10 };
+/// let mut other = split.clone();
+/// assert_eq!(fingerprint(&split), fingerprint(&other));
+/// other.train.labels[0] = 4;
+/// assert_ne!(fingerprint(&split), fingerprint(&other));
+/// ```
 #[must_use]
 pub fn fingerprint(split: &Split) -> [u8; 32] {
     const BLOCK: usize = 4096;
@@ -100,6 +123,21 @@ pub fn fingerprint(split: &Split) -> [u8; 32] {
 
 /// Writes a checkpoint of an MLP's run to `path`; the one that was there is kept, see
 /// [`previous`]. The same run gives the same bytes, but for the seconds in its history.
+///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::checkpoint::{self, About};
+/// use kernelet::train::mlp::{Settings, State};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("run.npz");
+///
+/// let mlp = Mlp::xavier(MlpShape { inputs: 2, hidden: 3, classes: 2 }, 1);
+/// let (settings, state) = (Settings::default(), State::new(mlp.shape));
+/// let about = About { data: [0; 32], note: "before the first update".into() };
+/// checkpoint::save_mlp(path, &about, &settings, &mlp, &state)?;
+/// assert_eq!(checkpoint::load_mlp(path)?, (about, settings, mlp, state));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written; the old ones are then as they were.
@@ -132,6 +170,24 @@ pub fn save_mlp(
 }
 
 /// Reads what [`save_mlp`] has written.
+///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::checkpoint::{self, About};
+/// use kernelet::train::mlp::{Settings, State};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("run.npz");
+///
+/// let mlp = Mlp::xavier(MlpShape { inputs: 2, hidden: 3, classes: 2 }, 1);
+/// let about = About { data: [0; 32], note: String::new() };
+/// checkpoint::save_mlp(path, &about, &Settings::default(), &mlp, &State::new(mlp.shape))?;
+/// // A file that has been changed is refused.
+/// let mut bytes = std::fs::read(path).unwrap();
+/// bytes[100] ^= 1;
+/// std::fs::write(path, bytes).unwrap();
+/// assert!(checkpoint::load_mlp(path).is_err());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the file cannot be read, is no whole checkpoint of an MLP, or has been changed since it was
@@ -167,6 +223,21 @@ pub fn load_mlp<'a>(
 }
 
 /// As [`save_mlp`], of a CNN's run.
+///
+/// ```
+/// use kernelet::nn::{Cnn, CnnShape};
+/// use kernelet::train::checkpoint::{self, About};
+/// use kernelet::train::cnn::{Settings, State};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("run.npz");
+///
+/// let shape = CnnShape { height: 4, width: 4, channels: 1, filters: 2, hidden: 8, classes: 2 };
+/// let (cnn, settings, state) = (Cnn::xavier(shape, 1), Settings::default(), State::new(shape));
+/// let about = About { data: [0; 32], note: "before the first step".into() };
+/// checkpoint::save_cnn(path, &about, &settings, &cnn, &state)?;
+/// assert_eq!(checkpoint::load_cnn(path)?, (about, settings, cnn, state));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`save_mlp`].
@@ -228,6 +299,21 @@ pub fn save_cnn(
 
 /// As [`load_mlp`], what [`save_cnn`] has written.
 ///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::{checkpoint::{self, About}, mlp};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("run.npz");
+///
+/// let mlp = Mlp::xavier(MlpShape { inputs: 2, hidden: 3, classes: 2 }, 1);
+/// let (settings, state) = (mlp::Settings::default(), mlp::State::new(mlp.shape));
+/// let about = About { data: [0; 32], note: String::new() };
+/// checkpoint::save_mlp(path, &about, &settings, &mlp, &state)?;
+/// // The other network's.
+/// assert!(checkpoint::load_cnn(path).is_err());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`load_mlp`].
 pub fn load_cnn<'a>(
@@ -278,6 +364,13 @@ pub fn load_cnn<'a>(
 }
 
 /// Where the checkpoint is kept that was at `path` before the last one was written.
+///
+/// ```
+/// use std::path::Path;
+/// use kernelet::train::checkpoint::previous;
+///
+/// assert_eq!(previous(Path::new("runs/a.npz")), Path::new("runs/a.npz.previous"));
+/// ```
 #[must_use]
 pub fn previous(path: &Path) -> PathBuf {
     beside(path, ".previous")

@@ -1,4 +1,26 @@
 //! Minibatch training with Adam, the study's second program.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use kernelet::data::Dataset;
+//! use kernelet::nn::{Cnn, CnnShape};
+//! use kernelet::train::cnn::{self, Settings};
+//!
+//! let cpu = kernelet::Cpu::detect()?;
+//! // 500 letters to learn from, 100 to validate, and a small network: the study has 10,000, 6,000,
+//! // and 32 filters and 784 units.
+//! let mut split = Dataset::letters()?.split(Some((500, 100)), Some(521))?;
+//! split.test = Default::default();
+//! let mut network = Cnn::xavier(CnnShape { filters: 4, ..CnnShape::study(32, 10) }, 2);
+//! let settings = Settings { epochs: 5, learning_rate: 3e-3, ..Settings::default() };
+//! let go_on = &mut |_: cnn::Event| ControlFlow::Continue(());
+//! let trained = cnn::train(&cpu, &settings, &split, &mut network, go_on)?;
+//! // Sixteen minibatches per epoch: fifteen of 32 images and one of 20.
+//! assert_eq!(trained.step_losses.len(), 5 * 16);
+//! let last = trained.history.epochs[5];
+//! assert!(last.valid.is_some_and(|valid| valid.accuracy > 50.0));
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -22,6 +44,13 @@ use crate::nn::cnn::{AdamState, EPSILON, Regularization, Workspace};
 use crate::nn::{Cnn, CnnShape};
 
 /// Settings of a training run; [`Settings::default`] gives the study's, without regularisation.
+///
+/// ```
+/// use kernelet::train::cnn::Settings;
+///
+/// let settings = Settings { l2: 0.01, keep_probability: 0.5, ..Settings::default() };
+/// assert_eq!((settings.epochs, settings.learning_rate, settings.batch), (50, 1e-4, 32));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
@@ -63,6 +92,19 @@ impl Default for Settings {
 }
 
 /// What a run tells its observer.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::train::cnn::Event;
+///
+/// // Stops a run once a minibatch's loss is below 0.1.
+/// let observe = |event: Event| match event {
+///     Event::Step { loss, .. } if loss < 0.1 => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// assert!(observe(Event::Step { step: 1, of: 100, loss: 2.5 }).is_continue());
+/// assert!(observe(Event::Step { step: 99, of: 100, loss: 0.05 }).is_break());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step has been made.
@@ -79,6 +121,33 @@ pub enum Event<'a> {
 }
 
 /// What a run leaves besides the weights.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::kernels::relu_batch_norm::Normalization;
+/// use kernelet::nn::cnn::{Cnn, CnnShape, EPSILON, Workspace};
+/// use kernelet::train::cnn::{self, Settings};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let mut split = Dataset::letters()?.split(Some((64, 0)), Some(521))?;
+/// split.test = Default::default();
+/// let shape = CnnShape { filters: 4, ..CnnShape::study(16, 10) };
+/// let settings = Settings { epochs: 2, ..Settings::default() };
+/// let mut network = Cnn::xavier(shape, 1);
+/// let go_on = &mut |_: cnn::Event| ControlFlow::Continue(());
+/// let trained = cnn::train(&cpu, &settings, &split, &mut network, go_on)?;
+///
+/// // A single image, normalised with the running moments.
+/// let mut normalization = Normalization::identity(shape.filters);
+/// if let Some(running) = &trained.running_moments {
+///     normalization.set_running(running, EPSILON);
+/// }
+/// let (image, mut probabilities) = (&split.train.images[..784], [0.0; 10]);
+/// network.predict(&cpu, &mut Workspace::default(), &normalization, image, &mut probabilities);
+/// assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Trained {
     /// The evaluated epochs.
@@ -97,6 +166,14 @@ const DECAY: f64 = 0.99;
 /// A run between two steps: with settings, data and network all that the rest of it depends on.
 /// (What is random, the orders and dropout, is drawn by the numbers of epoch and step from streams
 /// of the settings' seed; no generator has a state of its own.)
+///
+/// ```
+/// use kernelet::nn::CnnShape;
+/// use kernelet::train::cnn::State;
+///
+/// let state = State::new(CnnShape::study(8, 10));
+/// assert_eq!((state.epoch, state.adam.step, state.running_moments), (0, 0, None));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Epochs that have been completed.
@@ -118,6 +195,13 @@ pub struct State {
 
 impl State {
     /// Before the first step.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    /// use kernelet::train::cnn::State;
+    ///
+    /// assert!(State::new(CnnShape::study(8, 10)).step_losses.is_empty());
+    /// ```
     #[must_use]
     pub fn new(shape: CnnShape) -> Self {
         Self {
@@ -140,6 +224,26 @@ impl State {
 ///
 /// Evaluation normalises each set with the moments of the whole set, as the study does, in two
 /// passes of bounded memory, without dropout.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::nn::{Cnn, CnnShape};
+/// use kernelet::train::cnn::{self, Event, Settings};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let mut split = Dataset::letters()?.split(Some((96, 32)), Some(521))?;
+/// split.test = Default::default();
+/// let mut network = Cnn::xavier(CnnShape { filters: 4, ..CnnShape::study(16, 10) }, 1);
+/// // An observer that stops the run after its fifth step.
+/// let observe = &mut |event: Event| match event {
+///     Event::Step { step: 5, .. } => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// let trained = cnn::train(&cpu, &Settings::default(), &split, &mut network, observe)?;
+/// assert_eq!((trained.step_losses.len(), trained.history.interrupted), (5, true));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Setting`] if the training set is empty, a setting is out of range, or the network does
@@ -165,6 +269,30 @@ pub fn train(
 /// same bits as one that was never stopped, if the settings (but for `epochs`, which may be more),
 /// the data and the instruction set are the same. See [`checkpoint`](super::checkpoint) for keeping
 /// them in files.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::nn::{Cnn, CnnShape};
+/// use kernelet::train::cnn::{self, Settings, State};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let mut split = Dataset::letters()?.split(Some((64, 0)), Some(521))?;
+/// split.test = Default::default();
+/// let shape = CnnShape { filters: 4, ..CnnShape::study(16, 10) };
+/// let observe = &mut |_: cnn::Event| ControlFlow::Continue(());
+/// let keep = &mut |_: &_, _: &_| Ok(());
+///
+/// let (mut network, mut state) = (Cnn::xavier(shape, 1), State::new(shape));
+/// for epochs in [1, 2] {
+///     let settings = Settings { epochs, ..Settings::default() };
+///     cnn::resume(&cpu, &settings, &split, &mut network, &mut state, observe, keep)?;
+/// }
+/// let mut other = Cnn::xavier(shape, 1);
+/// cnn::train(&cpu, &Settings { epochs: 2, ..Settings::default() }, &split, &mut other, observe)?;
+/// assert_eq!(network, other);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`train`], and [`Error::Setting`] if more epochs have been completed than are asked for or
@@ -424,6 +552,21 @@ fn evaluate_epoch(
 
 /// Loss (without a penalty) and hits of a network on samples that are normalised with the moments
 /// of them all.
+///
+/// ```
+/// use kernelet::data::Samples;
+/// use kernelet::nn::cnn::{Cnn, CnnShape, Workspace};
+/// use kernelet::train::cnn;
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// // A network without weights finds all of four classes equally likely.
+/// let shape = CnnShape { height: 4, width: 4, channels: 1, filters: 2, hidden: 8, classes: 4 };
+/// let samples = Samples { images: vec![0.5; 2 * 16], labels: vec![0, 3] };
+/// let tally = cnn::evaluate(&cpu, &Cnn::zeros(shape), &mut Workspace::default(), &samples);
+/// assert!((tally.mean_loss() - 4_f64.ln()).abs() < 1e-6);
+/// assert_eq!(tally.hits, 1);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Panics
 /// If the samples do not fit the network.

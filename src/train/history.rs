@@ -3,6 +3,14 @@
 use crate::kernels::softmax_cross_entropy::Tally;
 
 /// Loss and accuracy of a network on a set of samples.
+///
+/// ```
+/// use kernelet::train::Metrics;
+///
+/// // With L2 regularisation: the penalty is the difference.
+/// let metrics = Metrics { loss: 0.75, cross_entropy: 0.5, accuracy: 90.0 };
+/// assert_eq!(metrics.loss - metrics.cross_entropy, 0.25);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Metrics {
@@ -24,6 +32,17 @@ impl Metrics {
 }
 
 /// One epoch: the figures of the network after `epoch` passes over the training set.
+///
+/// ```
+/// use kernelet::train::{Epoch, Metrics};
+///
+/// let valid = Some(Metrics { loss: 0.5, cross_entropy: 0.5, accuracy: 87.5 });
+/// // Evaluated on the validation set alone.
+/// let (train, test, batch) = (None, None, None);
+/// let epoch =
+///     Epoch { epoch: 3, train_seconds: 1.5, eval_seconds: 0.5, train, valid, test, batch };
+/// assert_eq!(epoch.valid.map(|metrics| metrics.accuracy), Some(87.5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Epoch {
@@ -47,6 +66,25 @@ pub struct Epoch {
 }
 
 /// The rows of a training run, in order of epochs.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::mlp::{self, Settings};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let split = Dataset::letters()?.split(Some((100, 50)), Some(521))?;
+/// let mut network = Mlp::xavier(MlpShape { inputs: 784, hidden: 8, classes: 10 }, 1);
+/// let settings = Settings { epochs: 10, eval_every: 4, ..Settings::default() };
+/// let go_on = &mut |_: &_| ControlFlow::Continue(());
+/// let history = mlp::train(&cpu, &settings, &split, &mut network, go_on)?;
+/// // The start, every fourth epoch, and the end.
+/// let epochs: Vec<_> = history.epochs.iter().map(|row| row.epoch).collect();
+/// assert_eq!(epochs, [0, 4, 8, 10]);
+/// assert!(!history.interrupted && !history.stopped_early && history.kept.is_none());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct History {
@@ -66,6 +104,24 @@ pub struct History {
 impl History {
     /// The epoch with the lowest validation loss (the first of equals), whose weights early
     /// stopping keeps; `None` without a validation set.
+    ///
+    /// ```
+    /// use kernelet::train::{Epoch, History, Metrics};
+    ///
+    /// let row = |epoch, loss| Epoch {
+    ///     epoch,
+    ///     train_seconds: 0.0,
+    ///     eval_seconds: 0.0,
+    ///     train: None,
+    ///     valid: Some(Metrics { loss, cross_entropy: loss, accuracy: 90.0 }),
+    ///     test: None,
+    ///     batch: None,
+    /// };
+    /// let epochs = vec![row(0, 2.5), row(1, 0.5), row(2, 0.75)];
+    /// let history = History { epochs, ..History::default() };
+    /// assert_eq!(history.best().map(|row| row.epoch), Some(1));
+    /// assert_eq!(History::default().best(), None);
+    /// ```
     #[must_use]
     pub fn best(&self) -> Option<&Epoch> {
         let loss = |epoch: &Epoch| epoch.valid.map_or(f64::NAN, |m| m.loss);

@@ -1,4 +1,29 @@
 //! Full-batch gradient descent with momentum, the study's first program.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use kernelet::data::Dataset;
+//! use kernelet::nn::{Mlp, MlpShape};
+//! use kernelet::train::mlp::{self, Reduction, Settings};
+//!
+//! let cpu = kernelet::Cpu::detect()?;
+//! // 500 letters to learn from, 200 to validate, and 50 epochs: the study has 10,000, 6,000, 200.
+//! let mut split = Dataset::letters()?.split(Some((500, 200)), Some(521))?;
+//! split.test = Default::default();
+//! let mut network = Mlp::xavier(MlpShape { inputs: 784, hidden: 16, classes: 10 }, 1);
+//! let settings = Settings {
+//!     epochs: 50,
+//!     learning_rate: 0.01,
+//!     reduction: Reduction::Mean,
+//!     eval_every: 25,
+//!     ..Settings::default()
+//! };
+//! let go_on = &mut |_: &_| ControlFlow::Continue(());
+//! let history = mlp::train(&cpu, &settings, &split, &mut network, go_on)?;
+//! let accuracy = |row: usize| history.epochs[row].valid.map_or(0.0, |valid| valid.accuracy);
+//! assert!(accuracy(0) < 30.0 && accuracy(2) > 50.0);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -16,6 +41,16 @@ use crate::nn::mlp::Workspace;
 use crate::nn::{Mlp, MlpShape};
 
 /// What the samples' gradients are reduced to.
+///
+/// ```
+/// use kernelet::train::mlp::{Reduction, Settings};
+///
+/// // The same steps on 10,000 samples, but for rounding.
+/// let sum = Settings { learning_rate: 1e-5, reduction: Reduction::Sum, ..Settings::default() };
+/// let mean = Settings { learning_rate: 1e-1, reduction: Reduction::Mean, ..sum };
+/// assert_eq!((sum.reduction, sum), (Reduction::Sum, Settings::default()));
+/// assert_ne!(mean, sum);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reduction {
@@ -26,6 +61,14 @@ pub enum Reduction {
 }
 
 /// Settings of a training run; [`Settings::default`] gives the study's.
+///
+/// ```
+/// use kernelet::train::mlp::{Reduction, Settings};
+///
+/// let settings = Settings { epochs: 50, patience: Some(5), ..Settings::default() };
+/// assert_eq!((settings.learning_rate, settings.momentum), (1e-5, 0.95));
+/// assert_eq!(settings.reduction, Reduction::Sum);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
@@ -59,6 +102,14 @@ impl Default for Settings {
 
 /// A run before an update: with settings, data and network all that the rest of it depends on.
 /// (Nothing random is drawn on the way.)
+///
+/// ```
+/// use kernelet::nn::MlpShape;
+/// use kernelet::train::mlp::State;
+///
+/// let state = State::new(MlpShape { inputs: 784, hidden: 8, classes: 10 });
+/// assert_eq!((state.epoch, state.velocity.b_o), (0, vec![0.0; 10]));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Updates made.
@@ -74,6 +125,14 @@ pub struct State {
 
 impl State {
     /// Before the first update.
+    ///
+    /// ```
+    /// use kernelet::nn::MlpShape;
+    /// use kernelet::train::mlp::State;
+    ///
+    /// let state = State::new(MlpShape { inputs: 784, hidden: 8, classes: 10 });
+    /// assert!(state.history.epochs.is_empty());
+    /// ```
     #[must_use]
     pub fn new(shape: MlpShape) -> Self {
         Self {
@@ -90,6 +149,26 @@ impl State {
 /// evaluated or not; when it breaks, the run ends after one more evaluation, so that the last row
 /// of the history always describes the weights as they are left (with `patience`, they are those of
 /// the epoch that [`History::kept`] names).
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::mlp::{self, Settings};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let split = Dataset::letters()?.split(Some((100, 50)), Some(521))?;
+/// let mut network = Mlp::xavier(MlpShape { inputs: 784, hidden: 8, classes: 10 }, 1);
+/// // An observer that stops the run after epoch 2.
+/// let observe = &mut |row: &kernelet::train::Epoch| match row.epoch {
+///     2 => ControlFlow::Break(()),
+///     _ => ControlFlow::Continue(()),
+/// };
+/// let history = mlp::train(&cpu, &Settings::default(), &split, &mut network, observe)?;
+/// assert!(history.interrupted);
+/// assert_eq!(history.epochs.last().map(|row| row.epoch), Some(3));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Setting`] if the training set is empty, `eval_every` or `patience` is 0, there is
@@ -113,6 +192,29 @@ pub fn train(
 /// from copies of any of them ends with the same bits as one that was never stopped, if the
 /// settings (but for `epochs`, which may be more), the data and the instruction set are the same.
 /// See [`checkpoint`](super::checkpoint) for keeping them in files.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use kernelet::data::Dataset;
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::mlp::{self, Settings, State};
+///
+/// let cpu = kernelet::Cpu::detect()?;
+/// let split = Dataset::letters()?.split(Some((100, 50)), Some(521))?;
+/// let shape = MlpShape { inputs: 784, hidden: 8, classes: 10 };
+/// let observe = &mut |_: &_| ControlFlow::Continue(());
+/// let keep = &mut |_: &_, _: &_| Ok(());
+///
+/// let (mut network, mut state) = (Mlp::xavier(shape, 1), State::new(shape));
+/// for epochs in [3, 5] {
+///     let settings = Settings { epochs, ..Settings::default() };
+///     mlp::resume(&cpu, &settings, &split, &mut network, &mut state, observe, keep)?;
+/// }
+/// let mut other = Mlp::xavier(shape, 1);
+/// mlp::train(&cpu, &Settings { epochs: 5, ..Settings::default() }, &split, &mut other, observe)?;
+/// assert_eq!(network, other);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`train`], and [`Error::Setting`] if more updates have been made than are asked for or the

@@ -12,6 +12,28 @@ use crate::nn::{Cnn, CnnShape, Mlp, MlpShape};
 /// Reads an MLP from an `.npz` file: `w_h` (inputs, hidden), `b_h` (hidden), `w_o` (hidden,
 /// classes), `b_o` (classes), float32 or float64. A bias may also be a single row.
 ///
+/// ```
+/// use kernelet::data::npz::write_float_arrays;
+/// use kernelet::train::weights;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("mlp.npz");
+///
+/// // As `numpy.savez` writes them, too.
+/// write_float_arrays(
+///     path,
+///     &[
+///         ("w_h", &[2, 1], &[1.0, 2.0]),
+///         ("b_h", &[1], &[0.0]),
+///         ("w_o", &[1, 2], &[3.0, 4.0]),
+///         ("b_o", &[2], &[5.0, 6.0]),
+///     ],
+/// )?;
+/// let mlp = weights::load_mlp(path)?;
+/// assert_eq!((mlp.shape.inputs, mlp.shape.hidden, mlp.shape.classes), (2, 1, 2));
+/// assert_eq!(mlp.b_o, [5.0, 6.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Errors
 /// If the file cannot be read, an array is missing or too large, the shapes do not fit each other,
 /// or a value is not finite.
@@ -45,6 +67,18 @@ pub(super) fn read_mlp(file: Input, prefix: &str) -> Result<Mlp, Error> {
 /// Writes an MLP so that [`load_mlp`] and `numpy.load` can read it. The file appears complete or
 /// not at all.
 ///
+/// ```
+/// use kernelet::nn::{Mlp, MlpShape};
+/// use kernelet::train::weights;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("mlp.npz");
+///
+/// let mlp = Mlp::xavier(MlpShape { inputs: 2, hidden: 3, classes: 2 }, 1);
+/// weights::save_mlp(path, &mlp)?;
+/// assert_eq!(weights::load_mlp(path)?, mlp);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_mlp(path: &Path, mlp: &Mlp) -> Result<(), Error> {
@@ -59,6 +93,21 @@ const RUNNING: [&str; 2] = ["running_mean", "running_variance"];
 /// `b0` (filters), `w1` (pooled, hidden), `b1` (hidden), `w2` (hidden, classes), `b2` (classes), float32 or
 /// float64; a bias may also be a single row. The running moments come from `running_mean` and
 /// `running_variance` (filters), if the file has them.
+///
+/// ```
+/// use kernelet::nn::{Cnn, CnnShape};
+/// use kernelet::train::weights;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("cnn.npz");
+///
+/// let shape = CnnShape { height: 4, width: 4, channels: 1, filters: 2, hidden: 8, classes: 2 };
+/// weights::save_cnn(path, &Cnn::xavier(shape, 1), None)?;
+/// let (cnn, running) = weights::load_cnn(path, 4, 4)?;
+/// assert_eq!((cnn.shape, running), (shape, None));
+/// // The file does not say how large the images are, but w1 fits no others than these.
+/// assert!(weights::load_cnn(path, 28, 28).is_err());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// If the file cannot be read, an array is missing or too large, the shapes do not fit each other or
@@ -136,6 +185,20 @@ pub(super) fn read_cnn(
 
 /// Writes a CNN, and the running moments if there are any, so that [`load_cnn`] and `numpy.load` can
 /// read it. The file appears complete or not at all.
+///
+/// ```
+/// use kernelet::kernels::relu_batch_norm::RunningMoments;
+/// use kernelet::nn::{Cnn, CnnShape};
+/// use kernelet::train::weights;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("cnn.npz");
+///
+/// let shape = CnnShape { height: 4, width: 4, channels: 1, filters: 2, hidden: 8, classes: 2 };
+/// let (cnn, running) = (Cnn::xavier(shape, 1), RunningMoments::new(2));
+/// weights::save_cnn(path, &cnn, Some(&running))?;
+/// assert_eq!(weights::load_cnn(path, 4, 4)?, (cnn, Some(running)));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.

@@ -10,6 +10,14 @@ const NPZ: &[u8] = include_bytes!("../../data/letters.npz");
 impl Dataset {
     /// The embedded letters, so that everything runs without a file of one's own.
     ///
+    /// ```
+    /// use kernelet::data::Dataset;
+    ///
+    /// let letters = Dataset::letters()?;
+    /// assert_eq!((letters.len(), letters.classes), (18_724, 10));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`parse`](Self::parse); the library's tests see to it that there is none.

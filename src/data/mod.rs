@@ -1,5 +1,15 @@
 //! Images and labels: read from `.npz` and `.npy` files, and split into training, validation and
 //! test samples.
+//!
+//! ```
+//! use kernelet::data::{Dataset, PIXELS};
+//!
+//! let data = Dataset::letters()?;
+//! let split = data.split(None, Some(521))?;
+//! assert_eq!((split.train.len(), split.valid.len(), split.test.len()), (10_000, 6_000, 2_724));
+//! assert_eq!(split.train.images.len(), 10_000 * PIXELS);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +35,15 @@ pub const CLASSES: usize = 10;
 const MAX_CLASSES: usize = 1 << 16;
 
 /// Pixels as a file holds them: n x [`PIXELS`] values, image by image, row by row.
+///
+/// ```
+/// use kernelet::data::{Dataset, Images, PIXELS};
+///
+/// // The embedded letters are bytes.
+/// let data = Dataset::letters()?;
+/// assert!(matches!(&data.images, Images::U8(pixels) if pixels.len() == data.len() * PIXELS));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Images {
     /// Bytes, to be scaled by 1/255.
@@ -34,6 +53,21 @@ pub enum Images {
 }
 
 /// Labelled images.
+///
+/// ```
+/// use kernelet::data::{Dataset, Images, PIXELS};
+///
+/// // Three images of one's own, without a file.
+/// let data = Dataset {
+///     images: Images::U8(vec![255; 3 * PIXELS]),
+///     labels: vec![0, 1, 0],
+///     classes: 2,
+///     origin: "three white images".into(),
+/// };
+/// let split = data.split(Some((2, 1)), None)?;
+/// assert_eq!((split.train.labels, split.train.images[0]), (vec![0, 1], 1.0));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// The pixels.
@@ -78,6 +112,22 @@ impl Dataset {
     /// Reads what [`open`](Self::open) reads from anything that holds an `.npz` file; `origin` is
     /// its name for messages.
     ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use kernelet::data::{CLASSES, Dataset, PIXELS, npz::write_float_arrays};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = &folder.path().join("one.npz");
+    ///
+    /// let (image, mut one_hot) = (vec![0.5; PIXELS], vec![0.0; CLASSES]);
+    /// one_hot[2] = 1.0;
+    /// let labels = ("labels", &[1, CLASSES][..], &one_hot[..]);
+    /// write_float_arrays(path, &[("images", &[1, 28, 28], &image), labels])?;
+    /// let bytes = std::fs::read(path).unwrap();
+    /// let data = Dataset::parse(Cursor::new(bytes), "an image from memory")?;
+    /// assert_eq!((data.labels, data.classes), (vec![2], 10));
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`open`](Self::open).
@@ -97,11 +147,23 @@ impl Dataset {
     }
 
     /// The number of images.
+    ///
+    /// ```
+    /// # use kernelet::data::Dataset;
+    /// assert_eq!(Dataset::letters()?.len(), 18_724);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// True if there is no image.
+    ///
+    /// ```
+    /// # use kernelet::data::Dataset;
+    /// assert!(!Dataset::letters()?.is_empty());
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -111,6 +173,17 @@ impl Dataset {
     ///
     /// A `seed` first shuffles the images as NumPy's `RandomState(seed).shuffle` shuffles their
     /// indices (the study's seed is 521); without one the file's order stays.
+    ///
+    /// ```
+    /// use kernelet::data::Dataset;
+    ///
+    /// let data = Dataset::letters()?;
+    /// let split = data.split(Some((1_000, 200)), Some(521))?;
+    /// assert_eq!((split.train.len(), split.valid.len(), split.test.len()), (1_000, 200, 17_524));
+    /// // In the file's order, which is that of the classes.
+    /// assert_eq!(data.split(Some((1_000, 0)), None)?.train.labels, [0; 1_000]);
+    /// # Ok::<(), kernelet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -154,6 +227,13 @@ impl Dataset {
 /// Reads images without labels, an `.npy` file of what [`Dataset::open`] takes as `images`, or of
 /// a single image (28, 28). There may be none. Returns n x [`PIXELS`] values; bytes are scaled by
 /// 1/255.
+///
+/// ```no_run
+/// // `numpy.save("images.npy", images)` with images (n, 28, 28).
+/// let images = kernelet::data::read_images("images.npy")?;
+/// assert_eq!(images.len() % kernelet::data::PIXELS, 0);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -5,6 +5,18 @@
 //! what the file holds and with a [`Limit`], and memory grows only as data comes. Archives whose
 //! members overlap or have the same name are refused. Nothing is ever unpacked to the disk or
 //! unpickled.
+//!
+//! ```
+//! use kernelet::data::npz;
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = &folder.path().join("arrays.npz");
+//!
+//! npz::write_float_arrays(path, &[("a", &[2, 2], &[1.0, 2.0, 3.0, 4.0]), ("b", &[1], &[5.0])])?;
+//! assert_eq!(npz::array_names(path)?, ["a", "b"]);
+//! let arrays = npz::read_float_arrays(path, &["b", "a"])?;
+//! assert_eq!((&arrays[0].values[..], &arrays[1].shape[..]), (&[5.0][..], &[2, 2][..]));
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -21,6 +33,19 @@ use crate::Error;
 
 /// The most memory that the elements of one array of a file may take. What needs more is refused
 /// before a byte of it is read.
+///
+/// ```
+/// use kernelet::data::npz::{self, Input, Limit};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("arrays.npz");
+///
+/// npz::write_float_arrays(path, &[("a", &[3], &[1.0, 2.0, 3.0])])?;
+/// let input = |bytes| Input { path, limit: Limit::Bytes(bytes) };
+/// assert!(npz::read_float_arrays(input(12), &["a"]).is_ok());
+/// let error = npz::read_float_arrays(input(11), &["a"]).unwrap_err();
+/// assert!(matches!(error, kernelet::Error::TooLarge { needed: 12, limit: 11, .. }));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Limit {
     /// 64 MiB, or a hundred times what the array takes in the file if that is more, but never more
@@ -44,6 +69,14 @@ impl Limit {
 
 /// A file to read, and how much memory its arrays may take. A path alone is one with the usual
 /// [`Limit`].
+///
+/// ```
+/// use kernelet::data::npz::{Input, Limit};
+///
+/// // What functions that read files make of a path.
+/// let input = Input::from("letters.npz");
+/// assert_eq!((input.path.to_str(), input.limit), (Some("letters.npz"), Limit::OfFile));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// Where it is.
@@ -62,6 +95,14 @@ impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Input<'a> {
 const MAX_HEADER: usize = 10_000;
 
 /// An array of floats, in C order.
+///
+/// ```
+/// use kernelet::data::npz::FloatArray;
+///
+/// let array = FloatArray { shape: vec![2, 3], values: vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0] };
+/// // Element (1, 2).
+/// assert_eq!(array.values[array.shape[1] + 2], 5.0);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FloatArray {
     /// The extent of every axis, the slowest first.
@@ -72,6 +113,18 @@ pub struct FloatArray {
 
 /// Reads arrays of float32 or float64, in either byte order, in C or Fortran order. float64 is
 /// rounded to float32; NaN and infinity are passed on.
+///
+/// ```
+/// use kernelet::data::npz;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("arrays.npz");
+///
+/// npz::write_float_arrays(path, &[("a", &[3], &[1.0, 2.0, 3.0])])?;
+/// assert_eq!(npz::read_float_arrays(path, &["a"])?[0].values, [1.0, 2.0, 3.0]);
+/// let error = npz::read_float_arrays(path, &["b"]).unwrap_err();
+/// assert!(error.to_string().contains("array \"b\""));
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -92,6 +145,16 @@ pub fn read_float_arrays<'a>(
 
 /// The names of a file's arrays, without `.npy`.
 ///
+/// ```
+/// use kernelet::data::npz;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("arrays.npz");
+///
+/// npz::write_float_arrays(path, &[("w", &[1], &[1.0]), ("b", &[0], &[])])?;
+/// assert_eq!(npz::array_names(path)?, ["w", "b"]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// If the file cannot be read.
@@ -105,6 +168,16 @@ pub fn array_names<'a>(file: impl Into<Input<'a>>) -> Result<Vec<String>, Error>
 ///
 /// The members are stored, not deflated: trained weights would shrink by 7 %, which is not worth
 /// the time.
+///
+/// ```
+/// use kernelet::data::npz;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("arrays.npz");
+///
+/// npz::write_float_arrays(path, &[("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0])])?;
+/// assert!(npz::write_float_arrays(path, &[("w", &[2, 2], &[1.0])]).is_err());
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -215,6 +288,22 @@ pub(crate) fn write_array<T: AutoSerialize + Copy>(
 /// Writes a file that appears at once or not at all: `write` fills a temporary file in the same
 /// folder, which then takes the name. On an error the old file stays as it was and nothing is
 /// left behind. What is there but no regular file (a pipe, `/dev/stdout`) is written to directly.
+///
+/// ```
+/// use std::io::{self, Write};
+/// use kernelet::data::npz::write_atomically;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = &folder.path().join("text");
+///
+/// write_atomically(path, |file| write!(file, "whole"))?;
+/// let failed = write_atomically(path, |file| {
+///     write!(file, "hal")?;
+///     Err(io::Error::other("stopped"))
+/// });
+/// assert!(failed.is_err());
+/// assert_eq!(std::fs::read_to_string(path).unwrap(), "whole");
+/// # Ok::<(), kernelet::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -411,6 +500,13 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
 }
 
 /// Names of arrays for a message: quoted, and neither many nor long.
+///
+/// ```
+/// use kernelet::data::npz::list_names;
+///
+/// assert_eq!(list_names(["images", "labels"]), "\"images\", \"labels\"");
+/// assert_eq!(list_names([""; 0]), "nothing");
+/// ```
 pub fn list_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
     const MANY: usize = 10;
     let name = |name: N| format!("{:?}", name.as_ref().chars().take(30).collect::<String>());

@@ -5,6 +5,13 @@ use rand_mt::Mt;
 use super::PIXELS;
 
 /// Samples of one split.
+///
+/// ```
+/// use kernelet::data::{PIXELS, Samples};
+///
+/// let samples = Samples { images: vec![0.0; 2 * PIXELS], labels: vec![3, 7] };
+/// assert_eq!(samples.len(), 2);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
     /// The pixels, image by image: [`len`](Self::len) x [`PIXELS`] values. Bytes have become
@@ -16,17 +23,36 @@ pub struct Samples {
 
 impl Samples {
     /// The number of samples.
+    ///
+    /// ```
+    /// use kernelet::data::{PIXELS, Samples};
+    ///
+    /// assert_eq!(Samples { images: vec![0.0; PIXELS], labels: vec![3] }.len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// True if there is no sample.
+    ///
+    /// ```
+    /// assert!(kernelet::data::Samples::default().is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 }
 
 /// A data set, split in three.
+///
+/// ```
+/// use kernelet::data::{PIXELS, Samples, Split};
+///
+/// // Samples of one's own, without a data set.
+/// let train = Samples { images: vec![0.0; PIXELS], labels: vec![1] };
+/// let split = Split { train, valid: Samples::default(), test: Samples::default(), classes: 2 };
+/// assert!(split.train.labels.iter().all(|&label| (label as usize) < split.classes));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
     /// What the model learns from.
@@ -48,6 +74,13 @@ pub(super) fn study_sizes(n: usize) -> (usize, usize) {
 
 /// The numbers 0 to `n` - 1, shuffled as `numpy.random.RandomState(seed).shuffle` shuffles
 /// `numpy.arange(n)`.
+///
+/// ```
+/// use kernelet::data::split::permutation;
+///
+/// // numpy: a = arange(8); RandomState(521).shuffle(a)
+/// assert_eq!(permutation(8, 521), [5, 3, 1, 4, 0, 6, 7, 2]);
+/// ```
 ///
 /// # Panics
 ///

@@ -7,6 +7,15 @@ use crate::kernels::adam::Adam;
 /// w = w - learning_rate sqrt(1 - beta2^step) / (1 - beta1^step) m / (sqrt(v) + epsilon).
 ///
 /// Returns the sum of squares of `w` before the update.
+///
+/// ```
+/// use kernelet::{kernels::adam::Adam, reference::adam};
+///
+/// let settings = Adam { learning_rate: 0.5, ..Adam::default() };
+/// let (mut w, mut m, mut v) = ([1.0_f64, -2.0], [0.0; 2], [0.0; 2]);
+/// assert_eq!(adam::update(settings, 1, &mut w, &mut m, &mut v, &[10.0, -0.1]), 5.0);
+/// assert!((w[0] - 0.5).abs() < 1e-5 && (w[1] + 1.5).abs() < 1e-5);
+/// ```
 pub fn update<T: Float>(
     adam: Adam,
     step: u64,
@@ -31,6 +40,13 @@ pub fn update<T: Float>(
 
 /// The learning rate of update number `step`, with the correction of both moments' bias towards
 /// their start, 0.
+///
+/// ```
+/// use kernelet::{kernels::adam::Adam, reference::adam};
+///
+/// let settings = Adam::default();
+/// assert_eq!(adam::rate(settings, 7) as f32, settings.rate(7));
+/// ```
 #[must_use]
 pub fn rate(adam: Adam, step: u64) -> f64 {
     let rest = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);

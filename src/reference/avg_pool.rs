@@ -1,4 +1,15 @@
 //! Twin of [`kernels::avg_pool`](crate::kernels::avg_pool).
+//!
+//! ```
+//! use kernelet::reference::avg_pool;
+//! use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+//!
+//! let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+//! let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+//! let mut y = [0.0_f64];
+//! avg_pool::forward(shape, &[1.0, 2.0, 3.0, 6.0], &mut y);
+//! assert_eq!(y, [3.0]);
+//! ```
 
 use super::{Float, inside};
 use crate::shape::PoolShape;

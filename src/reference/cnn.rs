@@ -1,4 +1,23 @@
 //! Twin of [`nn::Cnn`](crate::nn::Cnn): the whole network in one piece.
+//!
+//! ```
+//! use kernelet::nn::{CnnShape, cnn::Regularization};
+//! use kernelet::reference::cnn::{self, Parameters};
+//!
+//! let shape = CnnShape { height: 4, width: 4, channels: 1, filters: 2, hidden: 8, classes: 4 };
+//! let zeros = Parameters {
+//!     w0: vec![0.0; 9 * 2],
+//!     b0: vec![0.0; 2],
+//!     w1: vec![0.0; shape.pooled() * 8],
+//!     b1: vec![0.0; 8],
+//!     w2: vec![0.0; 8 * 4],
+//!     b2: vec![0.0; 4],
+//! };
+//! let (tally, gradients) =
+//!     cnn::gradients(shape, &zeros, &[0.5_f64; 16], &[0], Regularization::default());
+//! assert!((tally.mean_loss() - 4_f64.ln()).abs() < 1e-12);
+//! assert_eq!(gradients.b2, [-0.75, 0.25, 0.25, 0.25]);
+//! ```
 
 use super::relu_batch_norm::Normalization;
 use super::{Float, conv2d, dropout, linear, relu, relu_batch_norm, softmax_cross_entropy};

@@ -1,4 +1,15 @@
 //! Twin of [`kernels::conv2d`](crate::kernels::conv2d).
+//!
+//! ```
+//! use kernelet::reference::conv2d;
+//! use kernelet::shape::{Conv2dShape, ImageShape, Padding, Window};
+//!
+//! let input = ImageShape { batch: 1, height: 2, width: 3, channels: 1 };
+//! let shape = Conv2dShape { input, window: Window::square(2, 1, Padding::Valid), filters: 1 };
+//! let (x, mut y) = ([1.0_f64, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0; 2]);
+//! conv2d::forward(shape, &x, &[1.0; 4], &[0.5], &mut y);
+//! assert_eq!(y, [12.5, 16.5]);
+//! ```
 
 use super::relu_batch_norm::{self, Moments};
 use super::{Float, inside, relu};

@@ -1,4 +1,15 @@
 //! Twin of [`kernels::cross_entropy`](crate::kernels::cross_entropy).
+//!
+//! ```
+//! use kernelet::{reference::cross_entropy, shape::MatrixShape};
+//!
+//! let shape = MatrixShape { rows: 2, cols: 2 };
+//! let (p, labels, mut dp) = ([0.5_f64, 0.5, 0.25, 0.75], [0, 1], [0.0; 4]);
+//! let tally = cross_entropy::forward(shape, &p, &labels);
+//! assert_eq!((tally.loss, tally.hits), (-0.5_f64.ln() - 0.75_f64.ln(), 2));
+//! cross_entropy::backward(shape, &p, &labels, 1.0, &mut dp);
+//! assert_eq!(dp, [-2.0, 0.0, 0.0, -1.0 / 0.75]);
+//! ```
 
 use super::Float;
 use crate::kernels::softmax_cross_entropy::Tally;

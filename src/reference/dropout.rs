@@ -1,4 +1,14 @@
 //! Twin of [`kernels::dropout`](crate::kernels::dropout).
+//!
+//! ```
+//! use kernelet::kernels::dropout::Dropout;
+//! use kernelet::reference::dropout;
+//!
+//! // It keeps what the kernel keeps.
+//! let mut x = [1.0_f64, 2.0, 3.0, 4.0];
+//! dropout::forward_in_place(Dropout { keep: 0.5, seed: 1, step: 0 }, &mut x);
+//! assert_eq!(x, [0.0, 4.0, 0.0, 8.0]);
+//! ```
 
 use super::Float;
 use crate::kernels::dropout::Dropout;

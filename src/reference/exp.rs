@@ -1,4 +1,10 @@
 //! Twin of [`kernels::exp`](crate::kernels::exp).
+//!
+//! ```
+//! let mut y = [0.0_f64; 2];
+//! kernelet::reference::exp::forward(&[0.0, 1.0], &mut y);
+//! assert_eq!(y, [1.0, std::f64::consts::E]);
+//! ```
 
 use super::Float;
 

@@ -1,4 +1,13 @@
 //! Twin of [`kernels::gemm`](crate::kernels::gemm).
+//!
+//! ```
+//! use kernelet::{kernels::gemm::{GemmShape, Write}, reference::gemm::gemm};
+//!
+//! // x (2, 2) times its transpose.
+//! let (x, mut c) = ([1.0_f64, 2.0, 3.0, 4.0], [0.0; 4]);
+//! gemm(GemmShape { m: 2, k: 2, n: 2 }, (&x, false), (&x, true), Write::Overwrite, &mut c);
+//! assert_eq!(c, [5.0, 11.0, 11.0, 25.0]);
+//! ```
 
 use super::Float;
 use crate::kernels::gemm::{GemmShape, Write};

@@ -1,4 +1,16 @@
 //! Twin of [`kernels::linear`](crate::kernels::linear).
+//!
+//! ```
+//! use kernelet::{kernels::gemm::Write, reference::linear, shape::LinearShape};
+//!
+//! let shape = LinearShape { rows: 1, inputs: 2, outputs: 2 };
+//! let (x, w, mut y) = ([1.0_f64, 2.0], [1.0, -1.0, 0.5, -3.0], [0.0; 2]);
+//! linear::forward_relu(shape, &x, &w, &[0.5, 0.5], &mut y);
+//! assert_eq!(y, [2.5, 0.0]);
+//! let (mut dw, mut db) = ([0.0; 4], [0.0; 2]);
+//! linear::backward_weights(shape, &x, &[1.0, 0.0], Write::Overwrite, &mut dw, &mut db);
+//! assert_eq!((dw, db), ([1.0, 0.0, 2.0, 0.0], [1.0, 0.0]));
+//! ```
 
 use super::{Float, adam, gemm, relu};
 use crate::kernels::adam::Adam;

@@ -1,4 +1,17 @@
 //! Twin of [`kernels::max_pool`](crate::kernels::max_pool).
+//!
+//! ```
+//! use kernelet::reference::max_pool;
+//! use kernelet::shape::{ImageShape, Padding, PoolShape, Window};
+//!
+//! let input = ImageShape { batch: 1, height: 2, width: 2, channels: 1 };
+//! let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
+//! let (mut y, mut argmax, mut dx) = ([0.0_f64], [0_u8], [0.0_f64; 4]);
+//! max_pool::forward(shape, &[1.0, 2.0, 6.0, 3.0], &mut y, &mut argmax);
+//! assert_eq!((y, argmax), ([6.0], [2]));
+//! max_pool::backward(shape, &argmax, &[5.0], &mut dx);
+//! assert_eq!(dx, [0.0, 0.0, 5.0, 0.0]);
+//! ```
 
 use super::{Float, inside};
 use crate::kernels::max_pool::Place;

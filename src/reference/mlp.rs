@@ -1,4 +1,16 @@
 //! Twin of [`nn::Mlp`](crate::nn::Mlp): the whole network in one piece.
+//!
+//! ```
+//! use kernelet::nn::MlpShape;
+//! use kernelet::reference::mlp::{self, Parameters};
+//!
+//! let shape = MlpShape { inputs: 2, hidden: 3, classes: 2 };
+//! let (w_h, b_h, w_o, b_o) = (vec![0.0; 6], vec![0.0; 3], vec![0.0; 6], vec![0.0; 2]);
+//! let zeros = Parameters { w_h, b_h, w_o, b_o };
+//! let (tally, gradients) = mlp::gradients(shape, &zeros, &[1.0_f64, 2.0], &[0], 1.0);
+//! assert!((tally.mean_loss() - 2_f64.ln()).abs() < 1e-12);
+//! assert_eq!(gradients.b_o, [-0.5, 0.5]);
+//! ```
 
 use super::{Float, linear, softmax_cross_entropy};
 use crate::kernels::gemm::Write;

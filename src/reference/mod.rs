@@ -4,6 +4,25 @@
 //! They are the oracle of the tests, the far side of the finite differences, and the "naive" row
 //! of the benchmarks. Nothing here is meant to be fast. Shapes are those of the kernels; slices
 //! that are too short panic by index.
+//!
+//! A kernel is held against its twin, within the accuracy that its docs state:
+//!
+//! ```
+//! use kernelet::{Cpu, kernels, reference, shape::LinearShape};
+//!
+//! let cpu = Cpu::detect()?;
+//! let shape = LinearShape { rows: 1, inputs: 3, outputs: 1 };
+//! let (x, w, b) = ([0.1, 0.2, 0.3], [0.4, -0.5, 0.6], [0.7]);
+//! let mut y = [0.0];
+//! kernels::linear::forward(&cpu, shape, &x, &w, &b, &mut y);
+//!
+//! let (x, w, b) = (x.map(f64::from), w.map(f64::from), b.map(f64::from));
+//! let mut exact = [0.0];
+//! reference::linear::forward(shape, &x, &w, &b, &mut exact);
+//! let magnitudes = x[0] * w[0] - x[1] * w[1] + x[2] * w[2] + b[0];
+//! assert!((f64::from(y[0]) - exact[0]).abs() <= 4.0 * 2_f64.powi(-24) * magnitudes);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +49,19 @@ pub mod softmax;
 pub mod softmax_cross_entropy;
 
 /// What the twins compute with: `f32` or `f64`.
+///
+/// ```
+/// use kernelet::reference::Float;
+///
+/// fn mean<T: Float>(x: &[T]) -> T {
+///     let mut sum = T::ZERO;
+///     for &x in x {
+///         sum += x;
+///     }
+///     sum / T::from_f64(x.len() as f64)
+/// }
+/// assert_eq!((mean(&[1.0_f32, 2.0]), mean(&[1.0_f64, 2.0])), (1.5, 1.5));
+/// ```
 pub trait Float:
     Copy
     + Debug

@@ -1,4 +1,12 @@
 //! Twin of [`kernels::momentum`](crate::kernels::momentum).
+//!
+//! ```
+//! use kernelet::reference::momentum;
+//!
+//! let (mut w, mut v) = ([1.0_f64], [1.0]);
+//! momentum::update(0.25, 0.5, &mut w, &mut v, &[2.0]);
+//! assert_eq!((w, v), ([0.0], [1.0]));
+//! ```
 
 use super::Float;
 

@@ -1,4 +1,13 @@
 //! Twin of [`kernels::relu`](crate::kernels::relu).
+//!
+//! ```
+//! use kernelet::reference::relu;
+//!
+//! let (mut y, mut dx) = ([0.0_f64; 3], [0.0; 3]);
+//! relu::forward(&[-1.0, 0.0, 2.0], &mut y);
+//! relu::backward(&y, &[5.0, 6.0, 7.0], &mut dx);
+//! assert_eq!((y, dx), ([0.0, 0.0, 2.0], [0.0, 0.0, 7.0]));
+//! ```
 
 use super::Float;
 

@@ -1,4 +1,16 @@
 //! Twin of [`kernels::relu_batch_norm`](crate::kernels::relu_batch_norm).
+//!
+//! ```
+//! use kernelet::reference::relu_batch_norm::{self, Normalization};
+//! use kernelet::shape::MatrixShape;
+//!
+//! let shape = MatrixShape { rows: 4, cols: 1 };
+//! let (mut r, mut y) = ([0.0_f64; 4], [0.0; 4]);
+//! let moments = relu_batch_norm::forward_moments(shape, &[-1.0, 0.0, 4.0, 4.0], &mut r);
+//! let normalization = Normalization::new(&moments, 0.0);
+//! relu_batch_norm::forward_normalize(shape, &r, &normalization, None, &mut y);
+//! assert_eq!(y, [-1.0, -1.0, 1.0, 1.0]);
+//! ```
 
 use super::{Float, max_pool, relu};
 use crate::shape::{MatrixShape, PoolShape};

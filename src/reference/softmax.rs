@@ -1,4 +1,14 @@
 //! Twin of [`kernels::softmax`](crate::kernels::softmax).
+//!
+//! ```
+//! use kernelet::{reference::softmax, shape::MatrixShape};
+//!
+//! let shape = MatrixShape { rows: 1, cols: 2 };
+//! let (mut y, mut dx) = ([0.0_f64; 2], [0.0; 2]);
+//! softmax::forward(shape, &[7.0, 7.0], &mut y);
+//! softmax::backward(shape, &y, &[1.0, 0.0], &mut dx);
+//! assert_eq!((y, dx), ([0.5, 0.5], [0.25, -0.25]));
+//! ```
 
 use super::Float;
 use crate::shape::MatrixShape;

@@ -1,4 +1,15 @@
 //! Twin of [`kernels::softmax_cross_entropy`](crate::kernels::softmax_cross_entropy).
+//!
+//! ```
+//! use kernelet::{reference::softmax_cross_entropy, shape::MatrixShape};
+//!
+//! let shape = MatrixShape { rows: 1, cols: 2 };
+//! let mut dlogits = [0.0_f64; 2];
+//! let tally =
+//!     softmax_cross_entropy::forward_backward(shape, &[7.0, 7.0], &[0], 1.0, &mut dlogits);
+//! assert_eq!((tally.loss, tally.hits), (2_f64.ln(), 1));
+//! assert_eq!(dlogits, [-0.5, 0.5]);
+//! ```
 
 use super::Float;
 use crate::kernels::softmax_cross_entropy::Tally;

@@ -32,6 +32,7 @@
 //! | [`train`] | the training loops and their history |
 //! | [`data`] | `.npz` files, the split, the embedded letters |
 //! | [`peak`] | what this machine can do at most |
+//! | [`guide`] | how things are named, and how to write a layer of one's own |
 //!
 //! Data flow one way: data, train, nn, kernels. Each knows only those after it.
 //!
@@ -50,6 +51,7 @@
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod guide;
 pub mod kernels;
 pub mod nn;
 pub mod peak;

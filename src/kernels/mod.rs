@@ -6,7 +6,7 @@
 //!   (batch, height, width, channels) with the channels of a pixel side by side. Docs give a
 //!   slice's shape in parentheses, the slowest axis first.
 //! - A function's name spells what is fused into it: [`linear::forward_relu`] is a matrix product,
-//!   a bias and a ReLU in one pass.
+//!   a bias and a ReLU in one pass. [`guide::naming`](crate::guide::naming) has all the rules.
 //! - Gradients begin with `d`: `dx` is the gradient of the loss with respect to `x`.
 //! - Outputs are overwritten unless the function takes a [`gemm::Write`] or its name says
 //!   `_in_place`; optimisers update what they are given, and

@@ -29,7 +29,8 @@ use rayon::prelude::*;
 use crate::error::Error;
 use crate::subnormals::FlushSubnormals;
 
-/// Environment variable that forces an instruction set: `scalar`, `avx2` or `avx512`.
+/// Environment variable that forces an instruction set: `scalar`, `avx2` or `avx512`; on processors
+/// that are not x86, `scalar` or `native`.
 pub const ISA_VARIABLE: &str = "KERNELET_ISA";
 
 /// An instruction set that the kernels are compiled for.

@@ -266,6 +266,9 @@ impl Conv2dShape {
     /// let shape = Conv2dShape { input, window, filters: 16 };
     /// assert_eq!(shape.output(), ImageShape { batch: 32, height: 13, width: 13, channels: 16 });
     /// ```
+    ///
+    /// # Panics
+    /// If a size or a stride of the window is 0.
     #[must_use]
     pub fn output(self) -> ImageShape {
         let [height, width] = self.window.count(self.input.height, self.input.width);
@@ -320,6 +323,9 @@ impl PoolShape {
     /// let shape = PoolShape { input, window: Window::square(2, 2, Padding::Same) };
     /// assert_eq!(shape.output(), ImageShape { batch: 32, height: 15, width: 14, channels: 16 });
     /// ```
+    ///
+    /// # Panics
+    /// If a size or a stride of the window is 0.
     #[must_use]
     pub fn output(self) -> ImageShape {
         let [height, width] = self.window.count(self.input.height, self.input.width);

@@ -50,6 +50,9 @@ impl ConvBlockShape {
     /// let block = ConvBlockShape { convolution, pool: Window::square(2, 2, Padding::Same) };
     /// assert_eq!(block.pool().input, block.convolution.output());
     /// ```
+    ///
+    /// # Panics
+    /// If a size or a stride of the convolution's window is 0.
     #[must_use]
     pub fn pool(self) -> PoolShape {
         PoolShape { input: self.convolution.output(), window: self.pool }

@@ -137,6 +137,9 @@ impl CnnShape {
     ///
     /// assert_eq!(CnnShape::study(784, 10).pooled(), 6272);
     /// ```
+    ///
+    /// # Panics
+    /// If the product overflows.
     #[must_use]
     pub fn pooled(self) -> usize {
         self.pool(1).output().image_len()
@@ -149,6 +152,9 @@ impl CnnShape {
     ///
     /// assert_eq!(CnnShape::study(784, 10).pixels(), 784);
     /// ```
+    ///
+    /// # Panics
+    /// If the product overflows.
     #[must_use]
     pub fn pixels(self) -> usize {
         self.convolution(1).input.image_len()

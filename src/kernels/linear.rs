@@ -48,12 +48,12 @@ pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y
 /// use kernelet::{Cpu, kernels::linear, shape::LinearShape};
 ///
 /// let cpu = Cpu::detect()?;
-/// let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
-/// let x = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0];
-/// let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
-/// let mut y = [0.0; 4];
-/// linear::forward_relu(&cpu, shape, &x, &w, &[0.5, -6.0], &mut y);
-/// assert_eq!(y, [2.5, 0.0, 0.0, 0.0]);
+/// let shape = LinearShape { rows: 1, inputs: 2, outputs: 3 };
+/// let (x, w) = ([1.0, 2.0], [1.0, -1.0, f32::NAN, 0.5, -0.5, 0.0]);
+/// let mut y = [0.0; 3];
+/// linear::forward_relu(&cpu, shape, &x, &w, &[0.5; 3], &mut y);
+/// assert_eq!(y[..2], [2.5, 0.0]);
+/// assert!(y[2].is_nan());
 /// # Ok::<(), kernelet::Error>(())
 /// ```
 ///

@@ -27,9 +27,21 @@ use crate::shape::{PoolShape, Window, check_len};
 pub trait Place: Copy + Send + Sync + 'static {
     /// Number of places that can be named.
     const PLACES: usize;
-    /// The place numbered `index`.
+    /// The place numbered `index`, which is below [`PLACES`](Self::PLACES).
+    ///
+    /// ```
+    /// use kernelet::kernels::max_pool::Place;
+    ///
+    /// assert_eq!(<u8 as Place>::new(3), 3);
+    /// ```
     fn new(index: u32) -> Self;
     /// The number of the place.
+    ///
+    /// ```
+    /// use kernelet::kernels::max_pool::Place;
+    ///
+    /// assert_eq!(3_u8.index(), 3);
+    /// ```
     fn index(self) -> usize;
 }
 

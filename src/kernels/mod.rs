@@ -22,6 +22,21 @@
 //! - Every call opens a `tracing` span (target `kernelet::kernel`) with its floating-point
 //!   operations and the bytes it must move at least.
 //!
+//! ```
+//! use kernelet::{Cpu, kernels::linear, shape::LinearShape};
+//!
+//! let cpu = Cpu::detect()?;
+//! // Two samples of three inputs through a layer of two outputs.
+//! let shape = LinearShape { rows: 2, inputs: 3, outputs: 2 };
+//! let x = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0];
+//! let w = [1.0, -1.0, 0.5, -0.5, 0.0, 1.0];
+//! let b = [0.5, -6.0];
+//! let mut y = [0.0; 4];
+//! linear::forward_relu(&cpu, shape, &x, &w, &b, &mut y);
+//! assert_eq!(y, [2.5, 0.0, 0.0, 0.0]);
+//! # Ok::<(), kernelet::Error>(())
+//! ```
+//!
 //! | study | kernel |
 //! |---|---|
 //! | `relu` | [`relu::forward`], fused: [`linear::forward_relu`] |

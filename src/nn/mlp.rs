@@ -74,15 +74,11 @@ impl MlpShape {
 /// ```
 /// use kernelet::nn::{Mlp, MlpShape};
 ///
-/// // Weights of one's own: the hidden unit adds the inputs, the first class likes it large.
-/// let mlp = Mlp {
-///     shape: MlpShape { inputs: 2, hidden: 1, classes: 2 },
-///     w_h: vec![1.0, 1.0],
-///     b_h: vec![0.0],
-///     w_o: vec![1.0, -1.0],
-///     b_o: vec![0.0, 2.0],
-/// };
-/// assert_eq!(mlp.arrays()[0], ("w_h", vec![2, 1], &[1.0, 1.0][..]));
+/// let shape = MlpShape { inputs: 2, hidden: 3, classes: 2 };
+/// let mlp = Mlp { b_o: vec![0.5, -0.5], ..Mlp::xavier(shape, 1) };
+/// // The weight from input 1 to hidden unit 2.
+/// let weight = mlp.w_h[shape.hidden + 2];
+/// assert_eq!(Some(&weight), mlp.w_h.last());
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mlp {

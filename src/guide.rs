@@ -349,8 +349,8 @@ pub mod write_your_own_layer {
     //!
     //! # What else to know
     //!
-    //! - Kernels allocate nothing. Keep the slices from step to step, as
-    //!   [`nn::mlp::Workspace`](crate::nn::mlp::Workspace) does.
+    //! - Kernels allocate nothing once their threads have their buffers. Keep the slices from step
+    //!   to step, as [`nn::mlp::Workspace`](crate::nn::mlp::Workspace) does.
     //! - Kernels choose their instruction set when the program runs. A loop of one's own has the
     //!   one that the program is compiled for: on x86-64 that of 2003, unless `target-cpu` says
     //!   otherwise. For an activation behind a product of some size it makes little difference.

@@ -58,8 +58,9 @@
 //! - To run a trained model from an ONNX file: tract or ort.
 //! - For linear algebra, that is decompositions, solvers, `f64` and complex numbers: faer or
 //!   nalgebra. For arrays of any number of axes with strides, views and broadcasting: ndarray.
-//! - Where a layer's matrices have tens of millions of elements: a BLAS and a framework on top of
-//!   it. Kernelet is measured on small networks, with a thousand units or so per layer.
+//! - For convolutions of many channels, on a CPU too: PyTorch is faster there. Kernelet is made for
+//!   small networks, with a thousand units or so per layer; the repository's `BENCHMARKS.md` says
+//!   what it is ahead of, and where it is behind.
 //!
 //! # Map
 //!

@@ -48,6 +48,35 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     });
 }
 
+/// [`forward`] in place: x in, y out.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::relu};
+///
+/// let cpu = Cpu::detect()?;
+/// let mut y = [-1.0, 2.0];
+/// relu::forward_in_place(&cpu, &mut y);
+/// assert_eq!(y, [0.0, 2.0]);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+pub fn forward_in_place(cpu: &Cpu, y: &mut [f32]) {
+    struct InPlace<'a>(&'a mut [f32]);
+    impl WithSimd for InPlace<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (y, tail) = S::as_mut_simd_f32s(self.0);
+            for y in y {
+                *y = relu(simd, *y);
+            }
+            simd.partial_store_f32s(tail, relu(simd, simd.partial_load_f32s(tail)));
+        }
+    }
+    kernel_span!("relu::forward_in_place", y.len(), 8 * y.len());
+    let parallel = y.len() >= ELEMENTWISE_PARALLEL_MIN;
+    cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |_, y| cpu.dispatch(InPlace(y)));
+}
+
 /// dx = dy where y > 0, else 0 (so ReLU'(0) = 0, and so is that of NaN). `y` may be ReLU's output
 /// or its input.
 ///

@@ -356,6 +356,10 @@ pub fn relu(checker: &mut Checker, x: &[f32], dy: &[f32]) {
     checker.case(&format!("relu::forward of {}", x.len()), &expect(&y), |cpu| {
         let mut y = vec![f32::NAN; x.len()];
         relu::forward(cpu, x, &mut y);
+        let mut in_place = x.to_vec();
+        relu::forward_in_place(cpu, &mut in_place);
+        let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&in_place), bits(&y), "relu::forward_in_place of {}", x.len());
         vec![widen(&y), signs(&y)]
     });
     let mut dx = vec![f32::NAN; x.len()];

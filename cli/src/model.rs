@@ -63,18 +63,15 @@ impl Model {
 
     /// Makes sure that a small file does not ask for a large workspace.
     fn check_memory(&self) -> Result<(), Error> {
-        // The images that pass through the layers together, and the values that each leaves in a
-        // workspace; generously.
-        const IMAGES: usize = 1024;
-        let (values, units) = match self {
-            Self::Mlp(Mlp { shape, .. }) => (2 * (shape.hidden + shape.classes), shape.hidden),
+        let (bytes, units) = match self {
+            Self::Mlp(Mlp { shape, .. }) => {
+                (mlp::Workspace::bytes(*shape, usize::MAX), shape.hidden)
+            }
             Self::Cnn(Cnn { shape, .. }, _) => {
-                (shape.pooled() + shape.hidden + shape.classes, shape.hidden)
+                (cnn::Workspace::bytes_to_evaluate(*shape, usize::MAX), shape.hidden)
             }
         };
-        check_memory(values.saturating_mul(IMAGES), || {
-            format!("{} and what leads to them", count(units, "hidden unit"))
-        })
+        check_memory(bytes, || format!("{} and what leads to them", count(units, "hidden unit")))
     }
 
     pub fn classes(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use kernelet::Error;
 use kernelet::data::PIXELS;
-use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
+use kernelet::nn::{self, Cnn, CnnShape, Mlp, MlpShape};
 use kernelet::train::{cnn, mlp};
 use serde::Serialize;
 
@@ -60,31 +60,30 @@ pub fn new_cnn(shape: CnnShape, batch: usize, seed: u64) -> Result<Cnn, Error> {
 
 /// Makes sure that a perceptron and its training fit into memory.
 pub fn check_mlp_memory(hidden: usize, classes: usize) -> Result<(), Error> {
-    // Weights, gradients, velocity and what early stopping keeps; two blocks of activations.
-    let weights = 4 * (PIXELS + classes + 1).saturating_mul(hidden.saturating_add(1));
-    let hidden_block = hidden.saturating_mul(1024).max(1 << 20);
-    let activations = hidden_block.saturating_add(classes.saturating_mul(10_240)).saturating_mul(2);
-    check_memory(weights.saturating_add(activations), || {
+    let shape = MlpShape { inputs: PIXELS, hidden, classes };
+    // Weights, gradients, velocity and what early stopping keeps.
+    let weights = shape.parameters().saturating_mul(4 * size_of::<f32>());
+    let work = nn::mlp::Workspace::bytes(shape, usize::MAX);
+    check_memory(weights.saturating_add(work), || {
         format!("{} and {classes} classes", count(hidden, "hidden unit"))
     })
 }
 
 /// As [`check_mlp_memory`], for minibatches of so many images.
 pub fn check_cnn_memory(shape: CnnShape, batch: usize) -> Result<(), Error> {
-    let CnnShape { hidden, classes, .. } = shape;
     // Weights, gradients, Adam's two moments and what early stopping keeps.
-    let weights = 5 * (shape.pooled() + classes + 1).saturating_mul(hidden.saturating_add(1));
-    // The activations and their gradients.
-    let image = 2 * (shape.convolution(1).output().image_len() + shape.pooled() + hidden);
-    check_memory(weights.saturating_add(image.saturating_mul(batch)), || {
-        format!("{} and minibatches of {}", count(hidden, "hidden unit"), count(batch, "image"))
+    let weights = shape.parameters().saturating_mul(5 * size_of::<f32>());
+    let work = nn::cnn::Workspace::bytes_to_train(shape, batch);
+    check_memory(weights.saturating_add(work), || {
+        let units = count(shape.hidden, "hidden unit");
+        format!("{units} and minibatches of {}", count(batch, "image"))
     })
 }
 
 /// Makes sure that a network finds the memory that it is about to ask for: without, the program
 /// would abort.
-pub fn check_memory(floats: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
-    Vec::<f32>::new()
-        .try_reserve_exact(floats)
+pub fn check_memory(bytes: usize, what: impl FnOnce() -> String) -> Result<(), Error> {
+    Vec::<u8>::new()
+        .try_reserve_exact(bytes)
         .map_err(|_| Error::Setting(format!("{} do not fit into memory", what())))
 }

@@ -31,7 +31,7 @@ use super::gemm::Write;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::relu::relu;
-use super::relu_batch_norm::{Moments, merge_block, sum_rows};
+use super::relu_batch_norm::{Moments, PIECES, merge_block, sum_rows};
 use super::scratch::Buffer;
 use super::{ELEMENTWISE_CHUNK, kernel_span};
 use crate::cpu::{Chunks, Cpu};
@@ -449,12 +449,11 @@ impl Forward<'_> {
         let frame = Frame::new(shape);
         let batch = shape.input.batch;
         let gather = moments.is_some();
-        let mut nothing = Moments::new(0);
-        let moments = moments.unwrap_or(&mut nothing);
-        let pieces = Chunks::new(moments.pieces(batch), 2 * filters);
+        let mut pieces = Buffer::borrow(&PIECES, if gather { batch * 2 * filters } else { 0 });
+        let scratch = Chunks::new(&mut pieces, 2 * filters);
         cpu.for_each_chunk(is_parallel(shape), y, output, |index, y| {
             // SAFETY: `for_each_chunk` calls this once for every index.
-            let moments = gather.then(|| unsafe { pieces.get(index) });
+            let moments = gather.then(|| unsafe { scratch.get(index) });
             let x = &x[index * input..][..input];
             simd.vectorize(ForwardImage::<MR, NV> {
                 frame,
@@ -467,9 +466,9 @@ impl Forward<'_> {
             });
             then(index, y);
         });
-        if gather {
+        if let Some(moments) = moments {
             let pixels = frame.output[0] * frame.output[1];
-            moments.merge_pieces(std::iter::repeat_n(pixels, batch));
+            moments.merge_pieces(&pieces, std::iter::repeat_n(pixels, batch));
         }
     }
 }

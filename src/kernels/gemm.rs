@@ -7,10 +7,13 @@ pub(super) mod microkernel;
 pub(super) mod pack;
 mod streamed;
 
+use std::cell::Cell;
+
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::kernel_span;
+use super::scratch::Buffer;
 use crate::cpu::Cpu;
 use crate::shape::check_len;
 use crate::subnormals::FlushSubnormals;
@@ -164,6 +167,11 @@ pub fn gemm(cpu: &Cpu, shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: 
     gemm_with(cpu, shape, a, b, write, c, Epilogue::None);
 }
 
+thread_local! {
+    /// A product without summands is computed from these.
+    static ZEROS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 /// [`gemm`] with an epilogue, and without a span of its own.
 #[track_caller]
 pub(super) fn gemm_with(
@@ -184,7 +192,8 @@ pub(super) fn gemm_with(
     }
     if k == 0 {
         // An empty sum is a product with zeros, epilogue and all.
-        let zeros = vec![0.0; m.max(n)];
+        let mut zeros = Buffer::borrow(&ZEROS, m.max(n));
+        zeros.fill(0.0);
         let (a, b) = (Matrix::N(&zeros[..m]), Matrix::N(&zeros[..n]));
         return blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue);
     }

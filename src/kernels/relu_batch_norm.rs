@@ -51,8 +51,6 @@ pub struct Moments {
     count: u64,
     mean: Vec<f64>,
     deviations: Vec<f64>,
-    /// Scratch: mean and squared deviations of the pieces of one kernel call.
-    pieces: Vec<f32>,
 }
 
 impl Moments {
@@ -67,7 +65,7 @@ impl Moments {
     #[must_use]
     pub fn new(channels: usize) -> Self {
         let zeros = vec![0.0; channels];
-        Self { count: 0, mean: zeros.clone(), deviations: zeros, pieces: Vec::new() }
+        Self { count: 0, mean: zeros.clone(), deviations: zeros }
     }
 
     /// Forgets everything, keeps the memory.
@@ -161,25 +159,15 @@ impl Moments {
         self.merge_each(other.count, |c| (other.mean[c], other.deviations[c]));
     }
 
-    /// Scratch for the means and squared deviations of so many pieces, side by side.
-    pub(super) fn pieces(&mut self, count: usize) -> &mut [f32] {
-        let len = count * 2 * self.mean.len();
-        if self.pieces.len() < len {
-            self.pieces.resize(len, 0.0);
-        }
-        &mut self.pieces[..len]
-    }
-
-    /// Merges what the pieces hold; `counts` are their numbers of values per channel.
-    pub(super) fn merge_pieces(&mut self, counts: impl Iterator<Item = usize>) {
+    /// Merges what the `pieces` of a kernel call hold, means and squared deviations; `counts` are
+    /// their numbers of values per channel.
+    pub(super) fn merge_pieces(&mut self, pieces: &[f32], counts: impl Iterator<Item = usize>) {
         let channels = self.mean.len();
-        let pieces = std::mem::take(&mut self.pieces);
         for (index, count) in counts.enumerate() {
             let (mean, deviations) =
                 pieces[index * 2 * channels..][..2 * channels].split_at(channels);
             self.merge_each(count as u64, |c| (mean[c].into(), deviations[c].into()));
         }
-        self.pieces = pieces;
     }
 
     fn merge_each(&mut self, count: u64, other: impl Fn(usize) -> (f64, f64)) {
@@ -380,6 +368,8 @@ const BLOCK: usize = 32;
 const MAX_PIECES: usize = 64;
 
 thread_local! {
+    /// Means and squared deviations of the pieces of a kernel call, side by side.
+    pub(super) static PIECES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// Sums of the pieces, what they add up to, and the coefficients made of that.
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static TOTALS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -462,14 +452,15 @@ pub fn forward_moments(
     }
     let piece = piece_rows(shape);
     let count = rows.div_ceil(piece);
-    let scratch = Chunks::new(moments.pieces(count), 2 * channels);
+    let mut pieces = Buffer::borrow(&PIECES, count * 2 * channels);
+    let scratch = Chunks::new(&mut pieces[..count * 2 * channels], 2 * channels);
     cpu.for_each_chunk(is_parallel(shape), r, piece * channels, |index, r| {
         let x = &x[index * piece * channels..][..r.len()];
         // SAFETY: `for_each_chunk` calls this once for every index.
         let moments = unsafe { scratch.get(index) };
         cpu.dispatch(Piece { channels, x, r, moments });
     });
-    moments.merge_pieces((0..count).map(|index| piece.min(rows - index * piece)));
+    moments.merge_pieces(&pieces, (0..count).map(|index| piece.min(rows - index * piece)));
 }
 
 /// A sum over rows, in four parts that are added up at the end: one alone would wait for each addition

@@ -160,6 +160,27 @@ impl CnnShape {
         self.convolution(1).input.image_len()
     }
 
+    /// Number of weights and biases; `usize::MAX` if it is not below that.
+    ///
+    /// ```
+    /// use kernelet::nn::CnnShape;
+    ///
+    /// let w0_b0 = (3 * 3 * 1 + 1) * 32;
+    /// let w1_b1 = (14 * 14 * 32 + 1) * 784;
+    /// assert_eq!(CnnShape::study(784, 10).parameters(), w0_b0 + w1_b1 + 785 * 10);
+    /// ```
+    ///
+    /// # Panics
+    /// If an image's sizes overflow.
+    #[must_use]
+    pub fn parameters(self) -> usize {
+        let Self { filters, hidden, classes, .. } = self;
+        let layer = |inputs: usize, outputs| inputs.saturating_add(1).saturating_mul(outputs);
+        let convolution = layer(self.convolution(1).taps(), filters);
+        let linear = layer(self.pooled(), hidden).saturating_add(layer(hidden, classes));
+        convolution.saturating_add(linear)
+    }
+
     fn hidden_layer(self, rows: usize) -> LinearShape {
         LinearShape { rows, inputs: self.pooled(), outputs: self.hidden }
     }
@@ -230,12 +251,16 @@ impl Cnn {
     /// ```
     #[must_use]
     pub fn zeros(shape: CnnShape) -> Self {
+        Self { w1: vec![0.0; shape.pooled() * shape.hidden], ..Self::zeros_but_w1(shape) }
+    }
+
+    fn zeros_but_w1(shape: CnnShape) -> Self {
         let CnnShape { filters, hidden, classes, .. } = shape;
         Self {
             shape,
             w0: vec![0.0; shape.convolution(1).taps() * filters],
             b0: vec![0.0; filters],
-            w1: vec![0.0; shape.pooled() * hidden],
+            w1: Vec::new(),
             b1: vec![0.0; hidden],
             w2: vec![0.0; hidden * classes],
             b2: vec![0.0; classes],
@@ -775,6 +800,47 @@ impl Default for Workspace {
 }
 
 impl Workspace {
+    /// Bytes that training with minibatches of `rows` images takes in an empty workspace;
+    /// `usize::MAX` if it is not below that. (The kernels' own buffers, which stay with their threads,
+    /// are not in it.)
+    ///
+    /// # Panics
+    /// If an image's sizes overflow.
+    ///
+    /// ```
+    /// use kernelet::nn::{CnnShape, cnn::Workspace};
+    ///
+    /// let shape = CnnShape::study(784, 10);
+    /// assert!(Workspace::bytes_to_train(shape, 32) < 6 << 20);
+    /// // An evaluation takes the images a block at a time.
+    /// let most = Workspace::bytes_to_evaluate(shape, 512);
+    /// assert_eq!(Workspace::bytes_to_evaluate(shape, 100_000), most);
+    /// ```
+    #[must_use]
+    pub fn bytes_to_train(shape: CnnShape, rows: usize) -> usize {
+        let CnnShape { filters, hidden, classes, .. } = shape;
+        let backward = (shape.pooled()).saturating_add(hidden).saturating_add(classes);
+        let backward = floats(backward).saturating_mul(rows);
+        // Mean and deviations in f64, and what normalises.
+        let per_filter = filters.saturating_mul(2 * (size_of::<f64>() + size_of::<f32>()));
+        let w1 = shape.pooled().saturating_mul(hidden);
+        let small_gradients = floats(shape.parameters().saturating_sub(w1));
+        forward_bytes(shape, rows, rows)
+            .saturating_add(backward)
+            .saturating_add(per_filter)
+            .saturating_add(small_gradients)
+    }
+
+    /// Bytes that an evaluation of `rows` images takes in an empty workspace, as
+    /// [`bytes_to_train`](Self::bytes_to_train).
+    ///
+    /// # Panics
+    /// If an image's sizes overflow.
+    #[must_use]
+    pub fn bytes_to_evaluate(shape: CnnShape, rows: usize) -> usize {
+        forward_bytes(shape, rows.min(BLOCK), rows.min(CONVOLVED))
+    }
+
     /// The moments that the last minibatch was normalised with.
     ///
     /// ```
@@ -827,9 +893,24 @@ impl Workspace {
     fn small_gradients(&mut self, shape: CnnShape) -> Cnn {
         match self.small_gradients.take() {
             Some(gradients) if gradients.shape == shape => gradients,
-            _ => Cnn { w1: Vec::new(), ..Cnn::zeros(shape) },
+            _ => Cnn::zeros_but_w1(shape),
         }
     }
+}
+
+/// Bytes of so many floats.
+const fn floats(count: usize) -> usize {
+    count.saturating_mul(size_of::<f32>())
+}
+
+/// Bytes of what [`Workspace::fit`] makes room for.
+fn forward_bytes(shape: CnnShape, rows: usize, convolved: usize) -> usize {
+    let CnnShape { hidden, classes, .. } = shape;
+    let rectified = floats(shape.convolution(1).output().image_len());
+    let argmax = shape.pooled();
+    let row = floats(shape.pooled().saturating_add(hidden).saturating_add(classes));
+    let per_image = rectified.saturating_add(argmax).saturating_mul(convolved);
+    per_image.saturating_add(row.saturating_mul(rows))
 }
 
 /// The first `len` elements of a buffer that grows if it must.

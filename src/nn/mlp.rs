@@ -59,6 +59,21 @@ pub struct MlpShape {
 }
 
 impl MlpShape {
+    /// Number of weights and biases; `usize::MAX` if it is not below that.
+    ///
+    /// ```
+    /// use kernelet::nn::MlpShape;
+    ///
+    /// let shape = MlpShape { inputs: 784, hidden: 1000, classes: 10 };
+    /// assert_eq!(shape.parameters(), 785 * 1000 + 1001 * 10);
+    /// ```
+    #[must_use]
+    pub const fn parameters(self) -> usize {
+        let Self { inputs, hidden, classes } = self;
+        let into_hidden = inputs.saturating_add(1).saturating_mul(hidden);
+        into_hidden.saturating_add(hidden.saturating_add(1).saturating_mul(classes))
+    }
+
     fn hidden_layer(self, rows: usize) -> LinearShape {
         LinearShape { rows, inputs: self.inputs, outputs: self.hidden }
     }
@@ -376,6 +391,25 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// Bytes that a pass of `rows` rows, of whatever kind, takes in an empty workspace;
+    /// `usize::MAX` if it is not below that. (The kernels' own buffers, which stay with their threads,
+    /// are not in it.)
+    ///
+    /// ```
+    /// use kernelet::nn::{MlpShape, mlp::Workspace};
+    ///
+    /// let shape = MlpShape { inputs: 784, hidden: 1000, classes: 10 };
+    /// // Activations and logits, and the gradients of both.
+    /// assert_eq!(Workspace::bytes(shape, 64), 64 * 2 * (1000 + 10) * 4);
+    /// // Of more rows, those of a block.
+    /// assert_eq!(Workspace::bytes(shape, 10_000), Workspace::bytes(shape, 20_000));
+    /// ```
+    #[must_use]
+    pub fn bytes(shape: MlpShape, rows: usize) -> usize {
+        let row = shape.hidden.saturating_add(shape.classes).saturating_mul(2 * size_of::<f32>());
+        rows.min(block_rows(shape.hidden)).saturating_mul(row)
+    }
+
     /// Makes room for `rows` rows.
     fn fit(&mut self, shape: MlpShape, rows: usize) {
         let sizes = [shape.hidden, shape.hidden, shape.classes, shape.classes];

@@ -30,6 +30,10 @@ pub trait Memory {
     fn input<T: Copy>(&self, content: &[T]) -> Self::Input<T>;
     /// A slice that kernels write, with what it holds before.
     fn output<T: Copy>(&self, content: &[T]) -> Self::Output<T>;
+    /// A kernel is about to be called.
+    fn before_call(&self) {}
+    /// It has returned.
+    fn after_call(&self) {}
 }
 
 /// Ordinary `Vec`s.
@@ -158,6 +162,16 @@ fn numbered<P: Place>(argmax: &[P]) -> Vec<f32> {
     argmax.iter().map(|place| place.index() as f32).collect()
 }
 
+/// Calls a kernel.
+macro_rules! call {
+    ($calls:ident, $call:expr) => {{
+        $calls.memory.before_call();
+        let result = $call;
+        $calls.memory.after_call();
+        result
+    }};
+}
+
 /// Notes a call's outputs.
 macro_rules! note {
     ($calls:ident, $label:expr, $($output:expr),+) => {{
@@ -220,29 +234,33 @@ impl<M: Memory> Calls<'_, M> {
         let cpu = self.cpu;
         let (x, dy) = (self.input(n), self.input(n));
         let mut y = self.blank(n);
-        relu::forward(cpu, &x, &mut y);
+        call!(self, relu::forward(cpu, &x, &mut y));
         note!(self, ("relu::forward", n), y);
 
+        let mut y = self.updated(n);
+        call!(self, relu::forward_in_place(cpu, &mut y));
+        note!(self, ("relu::forward_in_place", n), y);
+
         let mut dx = self.blank(n);
-        relu::backward(cpu, &x, &dy, &mut dx);
+        call!(self, relu::backward(cpu, &x, &dy, &mut dx));
         note!(self, ("relu::backward", n), dx);
 
         let mut y = self.blank(n);
-        exp::forward(cpu, &x, &mut y);
+        call!(self, exp::forward(cpu, &x, &mut y));
         note!(self, ("exp::forward", n), y);
 
         let settings = Dropout { keep: 0.6, seed: 5, step: 6 };
         let mut y = self.updated(n);
-        dropout::forward_in_place(cpu, settings, &mut y);
+        call!(self, dropout::forward_in_place(cpu, settings, &mut y));
         note!(self, ("dropout::forward_in_place", n), y);
 
         let mut dx = self.updated(n);
-        dropout::backward_in_place(cpu, settings, &mut dx);
+        call!(self, dropout::backward_in_place(cpu, settings, &mut dx));
         note!(self, ("dropout::backward_in_place", n), dx);
 
         let settings = Momentum { learning_rate: 0.1, momentum: 0.9 };
         let (mut w, mut v, g) = (self.updated(n), self.updated(n), self.input(n));
-        momentum::update(cpu, settings, &mut w, &mut v, &g);
+        call!(self, momentum::update(cpu, settings, &mut w, &mut v, &g));
         note!(self, ("momentum::update", n), w, v);
 
         let settings = Adam { l2: 0.1, ..Adam::default() };
@@ -253,7 +271,7 @@ impl<M: Memory> Calls<'_, M> {
         let (mut w, mut m, g) = (self.memory.output(&w), self.updated(n), self.input(n));
         let v = self.positive(n);
         let mut v = self.memory.output(&v);
-        let squares = adam::update(cpu, settings, 3, &mut w, &mut m, &mut v, &g);
+        let squares = call!(self, adam::update(cpu, settings, 3, &mut w, &mut m, &mut v, &g));
         note!(self, ("adam::update", n), w, m, v, squares);
     }
 
@@ -263,11 +281,11 @@ impl<M: Memory> Calls<'_, M> {
         let (n, scale) = (shape.rows * shape.cols, 0.5);
         let (x, dy) = (self.input(n), self.input(n));
         let mut y = self.blank(n);
-        softmax::forward(cpu, shape, &x, &mut y);
+        call!(self, softmax::forward(cpu, shape, &x, &mut y));
         note!(self, ("softmax::forward", shape), y);
 
         let mut dx = self.blank(n);
-        softmax::backward(cpu, shape, &x, &dy, &mut dx);
+        call!(self, softmax::backward(cpu, shape, &x, &dy, &mut dx));
         note!(self, ("softmax::backward", shape), dx);
 
         // Without classes there is no label.
@@ -275,25 +293,25 @@ impl<M: Memory> Calls<'_, M> {
         let shape = MatrixShape { rows, ..shape };
         let labels = self.random.labels(rows, shape.cols);
         let labels = self.memory.input(&labels);
-        let tally = softmax_cross_entropy::forward(cpu, shape, &x, &labels);
+        let tally = call!(self, softmax_cross_entropy::forward(cpu, shape, &x, &labels));
         note!(self, ("softmax_cross_entropy::forward", shape), tally);
 
         let mut dx = self.blank(n);
         let forward_backward = softmax_cross_entropy::forward_backward;
-        let tally = forward_backward(cpu, shape, &x, &labels, scale, &mut dx);
+        let tally = call!(self, forward_backward(cpu, shape, &x, &labels, scale, &mut dx));
         note!(self, ("softmax_cross_entropy::forward_backward", shape), tally, dx);
 
         let mut dx = self.blank(n);
-        softmax_cross_entropy::backward(cpu, shape, &x, &labels, scale, &mut dx);
+        call!(self, softmax_cross_entropy::backward(cpu, shape, &x, &labels, scale, &mut dx));
         note!(self, ("softmax_cross_entropy::backward", shape), dx);
 
         let p = self.positive(n);
         let p = self.memory.input(&p);
-        let tally = cross_entropy::forward(cpu, shape, &p, &labels);
+        let tally = call!(self, cross_entropy::forward(cpu, shape, &p, &labels));
         note!(self, ("cross_entropy::forward", shape), tally);
 
         let mut dp = self.blank(n);
-        cross_entropy::backward(cpu, shape, &p, &labels, scale, &mut dp);
+        call!(self, cross_entropy::backward(cpu, shape, &p, &labels, scale, &mut dp));
         note!(self, ("cross_entropy::backward", shape), dp);
     }
 
@@ -308,7 +326,7 @@ impl<M: Memory> Calls<'_, M> {
         ] {
             for write in WRITES {
                 let mut c = self.destination(write, m * n);
-                gemm::gemm(self.cpu, shape, a, b, write, &mut c);
+                call!(self, gemm::gemm(self.cpu, shape, a, b, write, &mut c));
                 let transposed = [a, b].map(|matrix| matches!(matrix, Matrix::T(_)));
                 note!(self, ("gemm", shape, transposed, write), c);
             }
@@ -321,29 +339,29 @@ impl<M: Memory> Calls<'_, M> {
         let (x, w) = (self.input(rows * inputs), self.input(inputs * outputs));
         let (b, dy) = (self.input(outputs), self.input(rows * outputs));
         let mut y = self.blank(rows * outputs);
-        linear::forward(cpu, shape, &x, &w, &b, &mut y);
+        call!(self, linear::forward(cpu, shape, &x, &w, &b, &mut y));
         note!(self, ("linear::forward", shape), y);
 
         let mut y = self.blank(rows * outputs);
-        linear::forward_relu(cpu, shape, &x, &w, &b, &mut y);
+        call!(self, linear::forward_relu(cpu, shape, &x, &w, &b, &mut y));
         note!(self, ("linear::forward_relu", shape), y);
 
         let mut dx = self.blank(rows * inputs);
-        linear::backward_input(cpu, shape, &dy, &w, &mut dx);
+        call!(self, linear::backward_input(cpu, shape, &dy, &w, &mut dx));
         note!(self, ("linear::backward_input", shape), dx);
 
         let mut dx = self.blank(rows * inputs);
-        linear::backward_input_relu(cpu, shape, &dy, &w, &x, &mut dx);
+        call!(self, linear::backward_input_relu(cpu, shape, &dy, &w, &x, &mut dx));
         note!(self, ("linear::backward_input_relu", shape), dx);
 
         for write in WRITES {
             let mut dw = self.destination(write, inputs * outputs);
             let mut db = self.destination(write, outputs);
-            linear::backward_weights(cpu, shape, &x, &dy, write, &mut dw, &mut db);
+            call!(self, linear::backward_weights(cpu, shape, &x, &dy, write, &mut dw, &mut db));
             note!(self, ("linear::backward_weights", shape, write), dw, db);
 
             let mut db = self.destination(write, outputs);
-            linear::column_sums(cpu, shape, &dy, write, &mut db);
+            call!(self, linear::column_sums(cpu, shape, &dy, write, &mut db));
             note!(self, ("linear::column_sums", shape, write), db);
         }
 
@@ -353,7 +371,7 @@ impl<M: Memory> Calls<'_, M> {
             (self.updated(weights), self.updated(weights), self.positive(weights));
         let mut v = self.memory.output(&v);
         let update = linear::backward_weights_adam;
-        let squares = update(cpu, shape, &x, &dy, settings, 3, &mut w, &mut m, &mut v);
+        let squares = call!(self, update(cpu, shape, &x, &dy, settings, 3, &mut w, &mut m, &mut v));
         note!(self, ("linear::backward_weights_adam", shape), w, m, v, squares);
     }
 
@@ -367,25 +385,25 @@ impl<M: Memory> Calls<'_, M> {
         let (x, w) = (self.input(inputs), self.input(weights));
         let (b, dy) = (self.input(filters), self.input(outputs));
         let mut y = self.blank(outputs);
-        conv2d::forward(cpu, shape, &x, &w, &b, &mut y);
+        call!(self, conv2d::forward(cpu, shape, &x, &w, &b, &mut y));
         note!(self, ("conv2d::forward", shape), y);
 
         let mut y = self.blank(outputs);
-        conv2d::forward_relu(cpu, shape, &x, &w, &b, &mut y);
+        call!(self, conv2d::forward_relu(cpu, shape, &x, &w, &b, &mut y));
         note!(self, ("conv2d::forward_relu", shape), y);
 
         let (mut y, mut moments) = (self.blank(outputs), Moments::new(filters));
-        conv2d::forward_relu_moments(cpu, shape, &x, &w, &b, &mut y, &mut moments);
+        call!(self, conv2d::forward_relu_moments(cpu, shape, &x, &w, &b, &mut y, &mut moments));
         note!(self, ("conv2d::forward_relu_moments", shape), y, moments);
 
         let mut dx = self.blank(inputs);
-        conv2d::backward_input(cpu, shape, &dy, &w, &mut dx);
+        call!(self, conv2d::backward_input(cpu, shape, &dy, &w, &mut dx));
         note!(self, ("conv2d::backward_input", shape), dx);
 
         for write in WRITES {
             let (mut dw, mut db) =
                 (self.destination(write, weights), self.destination(write, filters));
-            conv2d::backward_weights(cpu, shape, &x, &dy, write, &mut dw, &mut db);
+            call!(self, conv2d::backward_weights(cpu, shape, &x, &dy, write, &mut dw, &mut db));
             note!(self, ("conv2d::backward_weights", shape, write), dw, db);
         }
     }
@@ -402,7 +420,10 @@ impl<M: Memory> Calls<'_, M> {
         let mut r = self.blank(rectified.batch * rectified.image_len());
         let (mut y, mut argmax) = (self.blank(outputs), self.memory.output(&vec![9_u8; outputs]));
         let mut moments = Moments::new(filters);
-        conv_block::forward(cpu, shape, &x, &w, &b, &mut r, &mut moments, &mut y, &mut argmax);
+        call!(
+            self,
+            conv_block::forward(cpu, shape, &x, &w, &b, &mut r, &mut moments, &mut y, &mut argmax)
+        );
         note!(self, ("conv_block::forward", shape), r, moments, y, numbered(&argmax));
 
         let normalization = self.normalization(filters);
@@ -413,7 +434,10 @@ impl<M: Memory> Calls<'_, M> {
                 (self.destination(write, weights), self.destination(write, filters));
             let backward = conv_block::backward_weights;
             let norm = &normalization;
-            backward(cpu, shape, &x, &r, norm, &y, &argmax, &dy, write, &mut dw, &mut db);
+            call!(
+                self,
+                backward(cpu, shape, &x, &r, norm, &y, &argmax, &dy, write, &mut dw, &mut db)
+            );
             note!(self, ("conv_block::backward_weights", shape, write), dw, db);
         }
     }
@@ -423,7 +447,7 @@ impl<M: Memory> Calls<'_, M> {
         let MatrixShape { rows, cols } = shape;
         let x = self.input(rows * cols);
         let (mut r, mut moments) = (self.blank(rows * cols), Moments::new(cols));
-        relu_batch_norm::forward_moments(cpu, shape, &x, &mut r, &mut moments);
+        call!(self, relu_batch_norm::forward_moments(cpu, shape, &x, &mut r, &mut moments));
         note!(self, ("relu_batch_norm::forward_moments", shape), r, moments);
 
         let normalization = self.normalization(cols);
@@ -431,19 +455,25 @@ impl<M: Memory> Calls<'_, M> {
         let affine = Affine { scale: &scale, offset: &offset };
         for affine in [None, Some(affine)] {
             let mut y = self.blank(rows * cols);
-            relu_batch_norm::forward_normalize(cpu, shape, &x, &normalization, affine, &mut y);
+            call!(
+                self,
+                relu_batch_norm::forward_normalize(cpu, shape, &x, &normalization, affine, &mut y)
+            );
             note!(self, ("relu_batch_norm::forward_normalize", shape, affine.is_some()), y);
 
             let mut y = self.updated(rows * cols);
             let in_place = relu_batch_norm::forward_normalize_in_place;
-            in_place(cpu, shape, &normalization, affine, &mut y);
+            call!(self, in_place(cpu, shape, &normalization, affine, &mut y));
             note!(self, ("relu_batch_norm::forward_normalize_in_place", shape), y);
 
             let mut dx = self.blank(rows * cols);
             let (mut dscale, mut doffset) = (self.blank(cols), self.blank(cols));
             let scale = affine.map(|affine| affine.scale);
             let (backward, norm) = (relu_batch_norm::backward, &normalization);
-            backward(cpu, shape, &x, norm, scale, &dy, &mut dx, &mut dscale, &mut doffset);
+            call!(
+                self,
+                backward(cpu, shape, &x, norm, scale, &dy, &mut dx, &mut dscale, &mut doffset)
+            );
             note!(self, ("relu_batch_norm::backward", shape, scale.is_some()), dx, dscale, doffset);
         }
     }
@@ -458,23 +488,23 @@ impl<M: Memory> Calls<'_, M> {
 
         let (x, dy) = (self.input(inputs), self.input(outputs));
         let mut y = self.blank(outputs);
-        avg_pool::forward(cpu, shape, &x, &mut y);
+        call!(self, avg_pool::forward(cpu, shape, &x, &mut y));
         note!(self, ("avg_pool::forward", shape), y);
 
         let mut dx = self.blank(inputs);
-        avg_pool::backward(cpu, shape, &dy, &mut dx);
+        call!(self, avg_pool::backward(cpu, shape, &dy, &mut dx));
         note!(self, ("avg_pool::backward", shape), dx);
 
         let normalization = self.normalization(channels);
         let (mut y, mut argmax) = (self.blank(outputs), self.memory.output(&vec![9_u8; outputs]));
         let forward = relu_batch_norm::forward_normalize_max_pool;
-        forward(cpu, shape, &x, &normalization, &mut y, &mut argmax);
+        call!(self, forward(cpu, shape, &x, &normalization, &mut y, &mut argmax));
         note!(self, ("relu_batch_norm::forward_normalize_max_pool", shape), y, numbered(&argmax));
 
         let (y, argmax) = (self.memory.input(&y), self.memory.input(&argmax));
         let mut dx = self.blank(inputs);
         let backward = relu_batch_norm::backward_max_pool;
-        backward(cpu, shape, &x, &normalization, &y, &argmax, &dy, &mut dx);
+        call!(self, backward(cpu, shape, &x, &normalization, &y, &argmax, &dy, &mut dx));
         note!(self, ("relu_batch_norm::backward_max_pool", shape), dx);
     }
 
@@ -484,12 +514,12 @@ impl<M: Memory> Calls<'_, M> {
         let (x, dy) = (self.input(inputs), self.input(outputs));
         let mut y = self.blank(outputs);
         let mut argmax = self.memory.output(&vec![P::new(9); outputs]);
-        max_pool::forward(self.cpu, shape, &x, &mut y, &mut argmax);
+        call!(self, max_pool::forward(self.cpu, shape, &x, &mut y, &mut argmax));
         note!(self, ("max_pool::forward", shape, P::PLACES), y, numbered(&argmax));
 
         let argmax = self.memory.input(&argmax);
         let mut dx = self.blank(inputs);
-        max_pool::backward(self.cpu, shape, &argmax, &dy, &mut dx);
+        call!(self, max_pool::backward(self.cpu, shape, &argmax, &dy, &mut dx));
         note!(self, ("max_pool::backward", shape, P::PLACES), dx);
     }
 }

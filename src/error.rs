@@ -94,6 +94,30 @@ pub enum Error {
         limit: u64,
     },
 
+    /// An array of another crate's does not have the shape that the others call for.
+    #[error("{name} has shape {}, not {}", tuple(found), tuple(wanted))]
+    Shape {
+        /// Which argument it is.
+        name: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that fits.
+        wanted: Vec<usize>,
+    },
+
+    /// An array of another crate's does not lie in memory as a kernel wants it.
+    #[error("{name} has shape {} and strides {strides:?}: {wanted}", tuple(shape))]
+    Layout {
+        /// Which argument it is.
+        name: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Elements from one to the next along each axis.
+        strides: Vec<isize>,
+        /// What is wanted.
+        wanted: &'static str,
+    },
+
     /// A loss is no number any more, or infinite: training has diverged. The network has been
     /// left with the last weights whose loss was finite.
     #[error(

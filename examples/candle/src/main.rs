@@ -86,15 +86,15 @@ impl Batch {
         })
     }
 
-    fn through_kernelet(&self, cpu: &Cpu) -> Result<Pass> {
-        self.back(conv_block(cpu, &self.x, &self.w, &self.b)?)
+    fn through_kernelet(&self, cpu: &Cpu) -> Result<Tensor> {
+        Ok(conv_block(cpu, &self.x, &self.w, &self.b)?)
     }
 
-    fn through_own_ops(&self, pool: Pool) -> Result<Pass> {
-        self.back(own_ops::conv_block(&self.x, &self.w, &self.b, pool)?)
+    fn through_own_ops(&self, pool: Pool) -> Result<Tensor> {
+        Ok(own_ops::conv_block(&self.x, &self.w, &self.b, pool)?)
     }
 
-    /// candle goes back from a number: the sum of y dy, whose gradient of y is dy.
+    /// Back from the sum of y dy, whose gradient of y is dy.
     fn back(&self, y: Tensor) -> Result<Pass> {
         let mut gradients = (&y * &self.dy)?.sum_all()?.backward()?;
         let dw = gradients.remove(&self.w).context("no gradient of w")?;
@@ -118,9 +118,10 @@ impl Pass {
 fn check(cpu: &Cpu) -> Result<()> {
     let batch = Batch::random(32)?;
     let first = batch.channels_first()?;
-    let ours = batch.through_kernelet(cpu)?;
-    let theirs = first.through_own_ops(Pool::LargestOfFour)?.channels_last()?;
-    let exact = first.to_f64()?.through_own_ops(Pool::LargestOfFour)?.channels_last()?;
+    let ours = batch.back(batch.through_kernelet(cpu)?)?;
+    let theirs = first.back(first.through_own_ops(Pool::LargestOfFour)?)?.channels_last()?;
+    let double = first.to_f64()?;
+    let exact = double.back(double.through_own_ops(Pool::LargestOfFour)?)?.channels_last()?;
     println!(
         "\nLargest difference from candle's ops in float64, as a share of the largest magnitude\n\
          (at most {TOLERANCE:e} and {OWN_TOLERANCE:e}):\n\n            kernelet's block   candle's ops"
@@ -142,22 +143,25 @@ fn check(cpu: &Cpu) -> Result<()> {
 fn time(cpu: &Cpu) -> Result<()> {
     println!(
         "\nForward and backward of {SIDE}x{SIDE}x1 images, {FILTERS} filters: medians of {ROUNDS} rounds\n\
-         in turn; how many times as long as kernelet's block, with the smallest and largest round:\n"
+         in turns; how many times as long as kernelet's block, with the smallest and largest round.\n\
+         candle's conv2d always makes x's gradient; kernelet's block where x depends on a variable.\n"
     );
-    println!("  images  block                            ms   times as long");
+    println!("  images  block                             ms   times as long");
     for images in [32, 256] {
         let batch = Batch::random(images)?;
         let first = batch.channels_first()?;
-        let blocks: [(&str, &dyn Fn() -> Result<Pass>); 3] = [
+        let x_too = Batch { x: Var::from_tensor(&batch.x)?.into_inner(), ..Batch::random(images)? };
+        let blocks: [(&str, &dyn Fn() -> Result<Tensor>); 4] = [
             ("kernelet's", &|| batch.through_kernelet(cpu)),
+            ("kernelet's, x's gradient too", &|| x_too.through_kernelet(cpu)),
             ("candle's ops, pool of four", &|| first.through_own_ops(Pool::LargestOfFour)),
             ("candle's ops, max_pool2d (1)", &|| first.through_own_ops(Pool::MaxPool2d)),
         ];
         let mut rounds = vec![];
         for round in 0..=ROUNDS {
-            let mut turns = [0.0; 3];
-            for (turn, (_, pass)) in turns.iter_mut().zip(&blocks) {
-                *turn = take_turn(pass)?;
+            let mut turns = [0.0; 4];
+            for (turn, (_, forward)) in turns.iter_mut().zip(&blocks) {
+                *turn = take_turn(forward)?;
             }
             if round > 0 {
                 rounds.push(turns);
@@ -165,7 +169,7 @@ fn time(cpu: &Cpu) -> Result<()> {
         }
         for (index, (name, _)) in blocks.iter().enumerate() {
             let (_, ms, _) = spread(rounds.iter().map(|turns| 1e3 * turns[index]));
-            print!("  {images:>6}  {name:<29} {ms:>6.2}");
+            print!("  {images:>6}  {name:<30} {ms:>6.2}");
             let (least, median, most) = spread(rounds.iter().map(|turns| turns[index] / turns[0]));
             if index == 0 {
                 println!("   1");
@@ -178,13 +182,14 @@ fn time(cpu: &Cpu) -> Result<()> {
     Ok(())
 }
 
-/// Median seconds of a pass, from as many as fit into a turn.
-fn take_turn(pass: &dyn Fn() -> Result<Pass>) -> Result<f64> {
+/// Median seconds of a pass forward and backward, of as many as fit into a turn.
+fn take_turn(forward: &dyn Fn() -> Result<Tensor>) -> Result<f64> {
     let (start, mut seconds) = (Instant::now(), vec![]);
     while seconds.is_empty() || start.elapsed() < TURN {
         let start = Instant::now();
-        // Giving the memory back is part of it.
-        drop(pass()?);
+        // candle's backward begins with ones, so that there is nothing in it but the block. Giving
+        // the memory back is part of a pass.
+        drop(forward()?.backward()?);
         seconds.push(start.elapsed().as_secs_f64());
     }
     let (_, median, _) = spread(seconds.into_iter());

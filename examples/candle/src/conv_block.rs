@@ -140,7 +140,7 @@ impl CustomOp3 for ConvBlock {
         {
             bail!("{NAME}: the backward pass has other shapes than the forward pass had");
         }
-        // A copy only where it is not contiguous, as that of a sum, which is one number everywhere.
+        // As candle adds gradients up, they are contiguous: no copy then.
         let dy = dy.contiguous()?;
         let ((x_storage, x_layout), (w_storage, w_layout)) =
             (x.storage_and_layout(), w.storage_and_layout());

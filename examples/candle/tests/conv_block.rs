@@ -1,6 +1,8 @@
 //! The op against candle's own ops, its gradients against finite differences, and what it refuses.
 
-use candle_core::{DType, Device, Error, Result, Tensor, Var};
+use std::sync::Arc;
+
+use candle_core::{CustomOp3, DType, Device, Error, Result, Tensor, Var};
 use kernelet::Cpu;
 use kernelet_candle_example::conv_block::{ConvBlock, conv_block};
 use kernelet_candle_example::own_ops::{
@@ -47,9 +49,9 @@ fn agrees_with_candles_own_ops() -> Result<()> {
         let own_dw = filters_last(&gradient(&own_gradients, &own_w)?)?;
         let own_db = gradient(&own_gradients, &own_b)?.flatten_all()?;
         // Where x is data its gradient is left out, and another kernel makes those of w and b.
-        let of_weights =
-            (conv_block(&cpu()?, &x.detach(), &w, &b)? * &dy)?.sum_all()?.backward()?;
-        assert!(of_weights.get(&x).is_none(), "{of}: data have no gradient");
+        let data = x.as_detached_tensor();
+        let of_weights = (conv_block(&cpu()?, &data, &w, &b)? * &dy)?.sum_all()?.backward()?;
+        assert!(of_weights.get(&data).is_none(), "{of}: data have no gradient");
         for (name, ours, theirs) in [
             ("y", y, channels_last(&own_y)?),
             ("dx", gradient(&gradients, &x)?, own_dx),
@@ -110,7 +112,6 @@ fn a_part_of_a_tensor_is_read_where_it_lies() -> Result<()> {
 #[test]
 fn backward_runs_again() -> Result<()> {
     let (x, w, b) = (normals((2, 4, 4, 1), 30)?, var(&[3, 3, 1, 2], 31)?, var(&[2], 32)?);
-    // The gradient of a sum is one number, seen everywhere: not contiguous.
     let loss = conv_block(&cpu()?, &x, &w, &b)?.sum_all()?;
     let (once, twice) = (loss.backward()?, loss.backward()?);
     for var in [&w, &b] {
@@ -122,15 +123,34 @@ fn backward_runs_again() -> Result<()> {
 
 #[test]
 fn an_op_runs_forward_once() -> Result<()> {
-    let (x, w, b) = (normals((1, 2, 2, 1), 0)?, normals((3, 3, 1, 1), 1)?, normals(1, 2)?);
-    let op: std::sync::Arc<Box<dyn candle_core::CustomOp3 + Send + Sync>> =
-        std::sync::Arc::new(Box::new(ConvBlock::new(&cpu()?)));
+    let (x, w, b) = (normals((1, 4, 4, 1), 0)?, normals((3, 3, 1, 2), 1)?, normals(2, 2)?);
+    let op: Arc<Box<dyn CustomOp3 + Send + Sync>> = Arc::new(Box::new(ConvBlock::new(&cpu()?)));
     x.apply_op3_arc(&w, &b, op.clone())?;
     let message = refusal(x.apply_op3_arc(&w, &b, op));
     assert!(message.contains("a new one for every forward pass"), "{message}");
-    let new = ConvBlock::new(&cpu()?);
-    let message = refusal(candle_core::CustomOp3::bwd(&new, &x, &w, &b, &x, &x));
+    Ok(())
+}
+
+#[test]
+fn an_op_called_by_hand_checks_its_gradient() -> Result<()> {
+    let (x, w, b) = (normals((1, 4, 4, 1), 0)?, normals((3, 3, 1, 2), 1)?, normals(2, 2)?);
+    let op: Arc<Box<dyn CustomOp3 + Send + Sync>> = Arc::new(Box::new(ConvBlock::new(&cpu()?)));
+    let message = refusal(op.bwd(&x, &w, &b, &x, &x));
     assert!(message.contains("no backward pass before a forward pass"), "{message}");
+    let y = x.apply_op3_arc(&w, &b, op.clone())?;
+    let message = refusal(op.bwd(&x, &w, &b, &y, &x));
+    assert!(message.contains("other shapes than the forward pass had"), "{message}");
+    let message = refusal(op.bwd(&x, &w, &b, &y, &y.to_dtype(DType::F64)?));
+    assert!(message.contains("dy has dtype F64, wanted F32"), "{message}");
+
+    // One value, seen everywhere, is not contiguous, and is copied.
+    let spread = normals((1, 1, 1, 2), 3)?.broadcast_as(y.shape())?;
+    let (_, dw, _) = op.bwd(&x, &w, &b, &y, &spread)?;
+    let (_, wanted, _) = op.bwd(&x, &w, &b, &y, &spread.contiguous()?)?;
+    let (Some(dw), Some(wanted)) = (dw, wanted) else {
+        candle_core::bail!("a gradient is missing");
+    };
+    assert_eq!(largest_difference(&dw, &wanted)?, 0.0, "the same bits");
     Ok(())
 }
 

@@ -7,28 +7,30 @@ mod common;
 use std::alloc::System;
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 
-use common::calls::{Case, Heap, Memory, Numbers, results};
+use common::calls::{Case, Heap, Memory, Numbers, results, shared_out};
 use common::{Random, processors};
 use kernelet::Cpu;
 use kernelet::data::{Samples, Split};
-use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
 use kernelet::kernels::relu_batch_norm::Normalization;
 use kernelet::nn::cnn::Regularization;
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape, cnn as nn_cnn, mlp as nn_mlp};
-use kernelet::shape::{
-    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
-};
+use kernelet::shape::MatrixShape;
 use kernelet::train::{cnn, mlp};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Stats, StatsAlloc};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The allocator counts for all threads: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+/// One test, as the allocator counts for all threads, also for one that reports another test's end.
+#[test]
+fn memory_is_taken_once() {
+    kernels_take_no_memory_after_their_first_call();
+    training_the_mlp_takes_no_memory_after_the_first_step();
+    training_the_cnn_takes_no_memory_after_the_first_step();
+    workspaces_take_what_they_say();
+}
 
 /// Times that memory has been taken.
 fn taken() -> usize {
@@ -65,55 +67,12 @@ impl Memory for Counted {
     }
 }
 
-fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
-    ImageShape { batch, height, width, channels }
-}
-
-/// Every kernel, at sizes at which it shares its work out, and without elements.
-fn cases() -> Vec<Case> {
-    let mut cases = vec![Case::Elementwise(0), Case::Elementwise(128 * 1024 + 77)];
-    for (rows, cols) in [(0, 0), (3001, 10), (401, 70)] {
-        cases.push(Case::Rows(MatrixShape { rows, cols }));
-    }
-    // Those of tests/same_bits.rs, and a sum without summands.
-    for (m, k, n) in [
-        (30, 0, 40),
-        (20, 900, 300),
-        (300, 900, 20),
-        (1, 1001, 1003),
-        (1003, 1001, 1),
-        (40, 90, 700),
-        (190, 90, 133),
-        (150, 810, 345),
-    ] {
-        cases.push(Case::Gemm(GemmShape { m, k, n }));
-    }
-    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300)] {
-        cases.push(Case::Linear(LinearShape { rows, inputs, outputs }));
-    }
-    for (rows, cols) in [(5001, 33), (40_001, 3)] {
-        cases.push(Case::BatchNorm(MatrixShape { rows, cols }));
-    }
-    for (input, padding, stride, filters) in [
-        (images(35, 13, 15, 1), Padding::Same, 1, 32),
-        (images(6, 12, 13, 17), Padding::Same, 1, 33),
-        (images(9, 14, 13, 5), Padding::Valid, 2, 20),
-    ] {
-        let window = Window::square(3, stride, padding);
-        let convolution = Conv2dShape { input, window, filters };
-        cases.push(Case::Conv2d(convolution));
-        let pool = Window::square(2, 2, Padding::Same);
-        cases.push(Case::ConvBlock(ConvBlockShape { convolution, pool }));
-    }
-    let window = Window::square(3, 2, Padding::Same);
-    cases.push(Case::Pools(PoolShape { input: images(41, 15, 15, 16), window }));
-    cases
-}
-
-#[test]
 fn kernels_take_no_memory_after_their_first_call() {
-    let _alone = ALONE.lock();
-    let cases = cases();
+    let mut cases = shared_out();
+    // Of nothing, and a sum without summands.
+    cases.push(Case::Elementwise(0));
+    cases.push(Case::Rows(MatrixShape { rows: 0, cols: 0 }));
+    cases.push(Case::Gemm(GemmShape { m: 30, k: 0, n: 40 }));
     for processor in processors() {
         let [cpu, _] = &processor.cpus;
         let (first, second) = (Counted::default(), Counted::default());
@@ -149,9 +108,7 @@ fn check(cpu: &Cpu, steps: &[usize]) {
     }
 }
 
-#[test]
 fn training_the_mlp_takes_no_memory_after_the_first_step() {
-    let _alone = ALONE.lock();
     let shape = MlpShape { inputs: 90, hidden: 130, classes: 10 };
     let mut random = Random::new(31);
     let split = Split {
@@ -179,9 +136,7 @@ fn training_the_mlp_takes_no_memory_after_the_first_step() {
     }
 }
 
-#[test]
 fn training_the_cnn_takes_no_memory_after_the_first_step() {
-    let _alone = ALONE.lock();
     let shape = CnnShape { filters: 8, height: 14, width: 14, ..CnnShape::study(48, 10) };
     let mut random = Random::new(32);
     let train = samples(&mut random, 70, shape.pixels(), shape.classes);
@@ -223,9 +178,7 @@ fn bytes_of(mut pass: impl FnMut()) -> usize {
     after.bytes_allocated - before.bytes_allocated
 }
 
-#[test]
 fn workspaces_take_what_they_say() {
-    let _alone = ALONE.lock();
     let [cpu, _] = &processors()[0].cpus;
     assert_eq!(cpu.threads(), 1, "buffers of threads stay out of the count");
     let mut random = Random::new(33);

@@ -12,13 +12,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::ptr;
 
-use common::calls::{Case, Memory, Numbers, assert_same, results};
+use common::calls::{Case, Memory, Numbers, assert_same, images, results};
 use common::{processors, sizes};
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
-use kernelet::shape::{
-    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
-};
+use kernelet::shape::{Conv2dShape, LinearShape, MatrixShape, Padding, PoolShape, Window};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
 
@@ -229,10 +227,6 @@ fn batch_norm() {
         cases.push(Case::BatchNorm(MatrixShape { rows, cols }));
     }
     check(&cases);
-}
-
-fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
-    ImageShape { batch, height, width, channels }
 }
 
 const PADDINGS: [Padding; 2] = [Padding::Same, Padding::Valid];

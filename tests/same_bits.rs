@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use common::calls::{Case, Heap, Numbers, assert_same, results};
+use common::calls::{Case, Heap, Numbers, assert_same, images, results, shared_out};
 use common::{Random, processors};
 use kernelet::data::{Samples, Split};
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
-use kernelet::shape::{
-    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
-};
+use kernelet::shape::{Conv2dShape, LinearShape, MatrixShape, Padding, PoolShape, Window};
 use kernelet::train::cnn::Event;
 use kernelet::train::mlp::Reduction;
 use kernelet::train::{History, Metrics, cnn, mlp};
@@ -76,57 +74,9 @@ fn for_each_run<R>(run: impl Fn(&Cpu) -> R, compare: impl Fn(&R, &R, (Isa, usize
     }
 }
 
-fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
-    ImageShape { batch, height, width, channels }
-}
-
-/// Every kernel, at sizes at which it shares its work out.
-fn cases() -> Vec<Case> {
-    let mut cases = vec![Case::Elementwise(128 * 1024 + 77)];
-    for (rows, cols) in [(3001, 10), (401, 70)] {
-        cases.push(Case::Rows(MatrixShape { rows, cols }));
-    }
-    // Few rows, few columns, vectors, B packed by each piece, for everybody, and in several sweeps.
-    for (m, k, n) in [
-        (20, 900, 300),
-        (300, 900, 20),
-        (1, 1001, 1003),
-        (1003, 1001, 1),
-        (40, 90, 700),
-        (190, 90, 133),
-        (150, 810, 345),
-    ] {
-        cases.push(Case::Gemm(GemmShape { m, k, n }));
-    }
-    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300)] {
-        cases.push(Case::Linear(LinearShape { rows, inputs, outputs }));
-    }
-    for (rows, cols) in [(5001, 33), (40_001, 3)] {
-        cases.push(Case::BatchNorm(MatrixShape { rows, cols }));
-    }
-    for (input, padding, stride, filters) in [
-        (images(35, 13, 15, 1), Padding::Same, 1, 32),
-        (images(6, 12, 13, 17), Padding::Same, 1, 33),
-        (images(9, 14, 13, 5), Padding::Valid, 2, 20),
-    ] {
-        let window = Window::square(3, stride, padding);
-        let convolution = Conv2dShape { input, window, filters };
-        cases.push(Case::Conv2d(convolution));
-        for (size, stride) in [(2, 2), (3, 2)] {
-            let pool = Window::square(size, stride, Padding::Same);
-            cases.push(Case::ConvBlock(ConvBlockShape { convolution, pool }));
-        }
-    }
-    for (size, stride) in [(2, 2), (3, 2)] {
-        let window = Window::square(size, stride, Padding::Same);
-        cases.push(Case::Pools(PoolShape { input: images(41, 15, 15, 16), window }));
-    }
-    cases
-}
-
 #[test]
 fn kernels_with_any_number_of_threads_and_under_load() {
-    let cases = cases();
+    let cases = shared_out();
     for_each_run(
         |cpu| results(cpu, &Heap, Numbers::Random, &cases),
         |first, other, what| assert_same(first, other, what),
@@ -136,7 +86,7 @@ fn kernels_with_any_number_of_threads_and_under_load() {
 /// Buffers stay with their threads. What lies in them is not to be seen: neither other numbers nor NaN.
 #[test]
 fn kernels_whatever_their_thread_has_computed_before() {
-    let cases = cases();
+    let cases = shared_out();
     let small = [
         Case::Elementwise(19),
         Case::Rows(MatrixShape { rows: 19, cols: 9 }),

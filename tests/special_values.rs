@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::calls::images;
 use common::cases::{self, Conv2d, ConvBlock, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, for_each_cpu, widen};
 use kernelet::kernels::adam::{self, Adam};
@@ -14,9 +15,7 @@ use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
 use kernelet::kernels::{exp, max_pool, softmax};
 use kernelet::reference;
-use kernelet::shape::{
-    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
-};
+use kernelet::shape::{Conv2dShape, LinearShape, MatrixShape, Padding, PoolShape, Window};
 
 const SUBNORMAL: f32 = f32::from_bits(0x0012_3456);
 
@@ -223,10 +222,6 @@ fn exp_is_exact_where_its_docs_say_so() {
             assert!(y.iter().all(|y| y.is_nan()), "e^NaN is {y:?} on {cpu:?}");
         }
     });
-}
-
-fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
-    ImageShape { batch, height, width, channels }
 }
 
 /// Under padding the kernel multiplies weights and gradients with zeros that the twin leaves out,

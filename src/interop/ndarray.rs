@@ -49,10 +49,10 @@ pub fn slice<'a, T, D: Dimension>(
     array.to_slice().ok_or_else(|| layout(name, array.shape(), array.strides(), CONTIGUOUS))
 }
 
-/// [`slice`], for a kernel to write.
+/// [`slice()`], for a kernel to write.
 ///
 /// # Errors
-/// As [`slice`].
+/// As [`slice()`].
 pub fn slice_mut<'a, T, D: Dimension>(
     name: &'static str,
     array: ArrayViewMut<'a, T, D>,

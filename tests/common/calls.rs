@@ -18,7 +18,9 @@ use kernelet::kernels::{
     adam, avg_pool, conv_block, conv2d, cross_entropy, dropout, exp, gemm, linear, max_pool,
     momentum, relu, relu_batch_norm, softmax, softmax_cross_entropy,
 };
-use kernelet::shape::{Conv2dShape, ImageShape, LinearShape, MatrixShape, PoolShape};
+use kernelet::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
+};
 
 use super::Random;
 
@@ -66,6 +68,54 @@ pub enum Case {
     ConvBlock(ConvBlockShape),
     BatchNorm(MatrixShape),
     Pools(PoolShape),
+}
+
+pub fn images(batch: usize, height: usize, width: usize, channels: usize) -> ImageShape {
+    ImageShape { batch, height, width, channels }
+}
+
+/// Every kernel, at sizes at which it shares its work out.
+pub fn shared_out() -> Vec<Case> {
+    let mut cases = vec![Case::Elementwise(128 * 1024 + 77)];
+    for (rows, cols) in [(3001, 10), (401, 70)] {
+        cases.push(Case::Rows(MatrixShape { rows, cols }));
+    }
+    // Few rows, few columns, vectors, B packed by each piece, for everybody, and in several sweeps.
+    for (m, k, n) in [
+        (20, 900, 300),
+        (300, 900, 20),
+        (1, 1001, 1003),
+        (1003, 1001, 1),
+        (40, 90, 700),
+        (190, 90, 133),
+        (150, 810, 345),
+    ] {
+        cases.push(Case::Gemm(GemmShape { m, k, n }));
+    }
+    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300)] {
+        cases.push(Case::Linear(LinearShape { rows, inputs, outputs }));
+    }
+    for (rows, cols) in [(5001, 33), (40_001, 3)] {
+        cases.push(Case::BatchNorm(MatrixShape { rows, cols }));
+    }
+    for (input, padding, stride, filters) in [
+        (images(35, 13, 15, 1), Padding::Same, 1, 32),
+        (images(6, 12, 13, 17), Padding::Same, 1, 33),
+        (images(9, 14, 13, 5), Padding::Valid, 2, 20),
+    ] {
+        let window = Window::square(3, stride, padding);
+        let convolution = Conv2dShape { input, window, filters };
+        cases.push(Case::Conv2d(convolution));
+        for (size, stride) in [(2, 2), (3, 2)] {
+            let pool = Window::square(size, stride, Padding::Same);
+            cases.push(Case::ConvBlock(ConvBlockShape { convolution, pool }));
+        }
+    }
+    for (size, stride) in [(2, 2), (3, 2)] {
+        let window = Window::square(size, stride, Padding::Same);
+        cases.push(Case::Pools(PoolShape { input: images(41, 15, 15, 16), window }));
+    }
+    cases
 }
 
 /// What goes into the kernels.

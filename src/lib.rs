@@ -73,7 +73,7 @@
 //! | [`train`] | the training loops and their history |
 //! | [`data`] | `.npz` files, the split, the embedded letters |
 //! | [`peak`] | what this machine can do at most |
-//! | `interop` | with features: arrays of ndarray and matrices of faer as arguments |
+//! | `interop` | with the feature `ndarray`: its arrays as arguments |
 //! | [`guide`] | how things are named, and how to write a layer of one's own |
 //!
 //! Data flow one way: data, train, nn, kernels. Each knows only those after it.
@@ -95,13 +95,12 @@
 //! |---|---|
 //! | `serde` | the settings of the training loops, and what they report, can be written and read in serde's formats |
 //! | `ndarray` | views of ndarray's arrays as arguments of the kernels, without copies |
-//! | `faer` | the same for matrices of faer |
 
 pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod guide;
-#[cfg(any(feature = "faer", feature = "ndarray"))]
+#[cfg(feature = "ndarray")]
 pub mod interop;
 pub mod kernels;
 pub mod nn;

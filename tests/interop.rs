@@ -1,10 +1,9 @@
-//! Arrays of ndarray and matrices of faer as arguments: the same bits as slices, or an error.
+//! Arrays of ndarray as arguments: the same results as slices, or an error.
 
 mod common;
 
 use common::{Random, processors};
-use faer::{Mat, MatRef};
-use kernelet::interop::{faer as of_faer, ndarray as of_ndarray};
+use kernelet::interop::ndarray as of_ndarray;
 use kernelet::kernels::gemm::{self, GemmShape, Matrix, Write};
 use kernelet::{Cpu, Error};
 use ndarray::{Array2, Array4, ArrayView2, ShapeBuilder, s};
@@ -77,38 +76,6 @@ fn products_of_ndarrays_of_either_order() {
 }
 
 #[test]
-fn products_of_faers_matrices_of_either_order() {
-    let mut random = Random::new(4);
-    for processor in processors() {
-        let [_, cpu] = &processor.cpus;
-        for [m, k, n] in SHAPES {
-            let (a, b) = (random.uniform(m * k, 1.0), random.uniform(k * n, 1.0));
-            let (a_columns, b_columns) = (columns(m, &a), columns(k, &b));
-            for write in [Write::Overwrite, Write::Add] {
-                let want = product(cpu, [m, k, n], &a, &b, write);
-                for a in [
-                    MatRef::from_row_major_slice(&a, m, k),
-                    MatRef::from_column_major_slice(&a_columns, m, k),
-                ] {
-                    for b in [
-                        MatRef::from_row_major_slice(&b, k, n),
-                        MatRef::from_column_major_slice(&b_columns, k, n),
-                    ] {
-                        let (mut rows, mut cols) = (vec![1.0; m * n], vec![1.0; m * n]);
-                        let c = faer::MatMut::from_row_major_slice_mut(&mut rows, m, n);
-                        of_faer::gemm(cpu, a, b, write, c).expect("no gaps");
-                        close(rows.into_iter(), &want, k);
-                        let c = faer::MatMut::from_column_major_slice_mut(&mut cols, m, n);
-                        of_faer::gemm(cpu, a, b, write, c).expect("no gaps");
-                        close(columns(n, &cols).into_iter(), &want, k);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let cpu = Cpu::detect().expect("the forced instruction set is there");
     let text = |result: Result<(), Error>| result.expect_err("an argument is wrong").to_string();
@@ -137,9 +104,4 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut images = images;
     let error = of_ndarray::slice_mut("y", images.view_mut().permuted_axes([2, 1, 0, 3]));
     assert!(error.expect_err("other order").to_string().starts_with("y has shape (4, 3, 2, 2)"));
-
-    let (a, b, mut c) = (Mat::<f32>::zeros(3, 2), Mat::zeros(2, 2), Mat::zeros(3, 2));
-    let mut of = |a: MatRef<f32>, b| text(of_faer::gemm(&cpu, a, b, Write::Overwrite, c.as_mut()));
-    let error = of(a.as_ref().reverse_rows(), b.as_ref());
-    assert!(error.starts_with("C has") || error.starts_with("A has"), "{error}");
 }

@@ -1,5 +1,5 @@
 import os
-from typing import Any, Callable, Dict, Literal, Optional, Tuple, Union, overload
+from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Union, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ __version__: str
 
 class TrainingDiverged(ArithmeticError): ...
 
+@final
 class Cpu:
     def __init__(self, isa: Optional[str] = None, threads: Optional[int] = None) -> None: ...
     @property
@@ -23,6 +24,7 @@ class Cpu:
     @property
     def threads(self) -> int: ...
 
+@final
 class Normalization:
     def __init__(self, mean: Float32, variance: Float32, *, epsilon: float = 1e-5) -> None: ...
     @property
@@ -247,6 +249,7 @@ def study_grad_ce(prediction: Float32, target: Float32) -> Float32: ...
 
 Progress = Callable[[Dict[str, Any]], Optional[bool]]
 
+@final
 class MLP:
     def __init__(
         self, hidden: int = 1000, *, inputs: int = 784, classes: int = 10, seed: int = 1
@@ -286,6 +289,7 @@ class MLP:
     @weights.setter
     def weights(self, weights: Dict[str, Float32]) -> None: ...
 
+@final
 class CNN:
     def __init__(
         self,
@@ -336,4 +340,6 @@ class CNN:
     @weights.setter
     def weights(self, weights: Dict[str, Float32]) -> None: ...
     @property
-    def running_moments(self) -> Optional[Tuple[Float32, Float32]]: ...
+    def running_moments(self) -> Optional[List[Float32]]: ...
+    @running_moments.setter
+    def running_moments(self, moments: Optional[Tuple[Float32, Float32]]) -> None: ...

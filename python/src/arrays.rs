@@ -1,10 +1,12 @@
 //! NumPy's arrays as slices: checked, borrowed and never copied.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use numpy::{
-    BorrowError, Element, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
-    PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+    Element, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn,
+    PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -12,10 +14,54 @@ use pyo3::prelude::*;
 /// An argument of any type, to be looked at.
 pub type Any<'a, 'py> = &'a Bound<'py, PyAny>;
 
+/// The memory of the arrays that calls work on, of all threads: their addresses, and whether they are
+/// written. (The bindings' own borrows do not see that two arrays share memory which they have by way
+/// of different objects, such as two views of one `bytearray`.)
+static CLAIMS: Mutex<Vec<(Range<usize>, bool)>> = Mutex::new(Vec::new());
+
+/// A place in [`CLAIMS`], given back when dropped.
+struct Claim(Range<usize>, bool);
+
+impl Claim {
+    /// Of an array without gaps, or an error if a call writes what another one works on.
+    fn new(name: &str, array: &Bound<PyUntypedArray>, writes: bool) -> PyResult<Self> {
+        let bytes = array.len() * array.dtype().itemsize();
+        let address: usize = array.getattr("ctypes")?.getattr("data")?.extract()?;
+        let range = address..address + bytes;
+        let overlaps = |other: &Range<usize>| {
+            !range.is_empty() && range.start < other.end && other.start < range.end
+        };
+        let mut claims = Self::all();
+        if claims.iter().any(|(other, written)| (writes || *written) && overlaps(other)) {
+            return Err(PyValueError::new_err(format!(
+                "{name}: shares memory with an array that this call or one of another thread \
+                 writes"
+            )));
+        }
+        claims.push((range.clone(), writes));
+        Ok(Self(range, writes))
+    }
+
+    fn all() -> MutexGuard<'static, Vec<(Range<usize>, bool)>> {
+        CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = Self::all();
+        let own = |(range, writes): &(Range<usize>, bool)| *range == self.0 && *writes == self.1;
+        if let Some(at) = claims.iter().position(own) {
+            claims.swap_remove(at);
+        }
+    }
+}
+
 /// An array that a call reads.
 pub struct Input<'py, T: Element> {
     name: &'static str,
     array: PyReadonlyArrayDyn<'py, T>,
+    _claim: Claim,
 }
 
 impl<'py, T: Element> Input<'py, T> {
@@ -25,7 +71,8 @@ impl<'py, T: Element> Input<'py, T> {
         if !array.is_c_contiguous() {
             return Err(order(name, &array));
         }
-        Ok(Self { name, array: borrow(name, &array)? })
+        let claim = Claim::new(name, array.as_untyped(), false)?;
+        Ok(Self { name, array: array.try_readonly()?, _claim: claim })
     }
 
     /// Its elements, row by row.
@@ -45,11 +92,7 @@ impl<'py, T: Element> Input<'py, T> {
 
     /// Makes sure of a shape, which is `named` for the message.
     pub fn has_shape(&self, shape: &[usize], named: &str) -> PyResult<()> {
-        if self.shape() == shape {
-            return Ok(());
-        }
-        let wanted = format!("{named} = {}", Tuple(shape));
-        Err(wrong_shape(self.name, self.shape(), &wanted))
+        check_shape(self.name, self.shape(), shape, named)
     }
 }
 
@@ -58,6 +101,7 @@ pub struct Matrix<'py> {
     array: PyReadonlyArrayDyn<'py, f32>,
     shape: [usize; 2],
     transposed: bool,
+    _claim: Claim,
 }
 
 impl<'py> Matrix<'py> {
@@ -72,7 +116,8 @@ impl<'py> Matrix<'py> {
             )));
         }
         let transposed = !array.is_c_contiguous();
-        Ok(Self { array: borrow(name, &array)?, shape, transposed })
+        let claim = Claim::new(name, array.as_untyped(), false)?;
+        Ok(Self { array: array.try_readonly()?, shape, transposed, _claim: claim })
     }
 
     /// Rows and columns.
@@ -94,6 +139,7 @@ impl<'py> Matrix<'py> {
 pub struct Output<'py, T: Element> {
     name: &'static str,
     array: PyReadwriteArrayDyn<'py, T>,
+    _claim: Claim,
 }
 
 impl<'py, T: Element> Output<'py, T> {
@@ -103,13 +149,13 @@ impl<'py, T: Element> Output<'py, T> {
         if !array.is_c_contiguous() {
             return Err(order(name, &array));
         }
-        let array = array.try_readwrite().map_err(|e| match e {
-            BorrowError::NotWriteable => {
-                PyValueError::new_err(format!("{name}: is read-only, but is to be written"))
-            }
-            _ => overlap(name),
-        })?;
-        Ok(Self { name, array })
+        let writeable: bool = array.getattr("flags")?.getattr("writeable")?.extract()?;
+        if !writeable {
+            let why = format!("{name}: is read-only, but is to be written");
+            return Err(PyValueError::new_err(why));
+        }
+        let claim = Claim::new(name, array.as_untyped(), true)?;
+        Ok(Self { name, array: array.try_readwrite()?, _claim: claim })
     }
 
     /// The argument `name` of a shape, or a new array of that shape where none is given.
@@ -121,7 +167,7 @@ impl<'py, T: Element> Output<'py, T> {
     ) -> PyResult<Self> {
         if let Some(argument) = argument {
             let output = Self::given(name, argument)?;
-            output.has_shape(shape, "its shape")?;
+            output.has_shape(shape, "")?;
             return Ok(output);
         }
         check_size(name, shape)?;
@@ -141,12 +187,9 @@ impl<'py, T: Element> Output<'py, T> {
         self.array.shape()
     }
 
+    /// As [`Input::has_shape`].
     pub fn has_shape(&self, shape: &[usize], named: &str) -> PyResult<()> {
-        if self.shape() == shape {
-            return Ok(());
-        }
-        let wanted = format!("{named} = {}", Tuple(shape));
-        Err(wrong_shape(self.name, self.shape(), &wanted))
+        check_shape(self.name, self.shape(), shape, named)
     }
 
     pub fn into_array(self) -> Bound<'py, PyArrayDyn<T>> {
@@ -155,28 +198,47 @@ impl<'py, T: Element> Output<'py, T> {
 }
 
 /// Class numbers, one for each of `rows` rows and all below `classes`; of any integer type.
-pub fn labels(argument: Any, rows: usize, classes: usize) -> PyResult<Vec<u32>> {
-    let name = "labels";
-    let array = untyped(name, argument)?;
-    if !matches!(array.dtype().kind(), b'i' | b'u') {
-        let found = array.dtype();
-        return Err(PyTypeError::new_err(format!(
-            "{name}: class numbers of an integer type are wanted, not {found}"
-        )));
-    }
+pub fn labels(
+    name: &'static str,
+    argument: Any,
+    rows: usize,
+    classes: usize,
+) -> PyResult<Vec<u32>> {
+    let (array, py) = (untyped(name, argument)?, argument.py());
+    let found = array.dtype();
     if array.shape() != [rows] {
         return Err(wrong_shape(name, array.shape(), &format!("(rows,) = ({rows},)")));
     }
-    let numbers: PyReadonlyArrayDyn<i64> =
-        argument.call_method1("astype", ("int64",))?.extract()?;
-    let check = |(row, &label): (usize, &i64)| match u32::try_from(label) {
-        Ok(small) if (small as usize) < classes => Ok(small),
+    macro_rules! of_any_type {
+        ($($int:ident)*) => {
+            $(if found.is_equiv_to(&PyArrayDescr::of::<$int>(py)) {
+                let numbers = typed::<$int>(name, argument)?;
+                let numbers = numbers.try_readonly()?;
+                let numbers = numbers.as_array();
+                let numbers = numbers.iter().map(|&label| (label.into(), u32::try_from(label).ok()));
+                return below(name, numbers, classes);
+            })*
+        };
+    }
+    of_any_type!(u8 u16 u32 u64 i8 i16 i32 i64);
+    Err(PyTypeError::new_err(format!(
+        "{name}: class numbers of an integer type are wanted, not {found}"
+    )))
+}
+
+/// The labels, given with what they are as `u32`, if all of them are below `classes`.
+fn below(
+    name: &str,
+    labels: impl Iterator<Item = (i128, Option<u32>)>,
+    classes: usize,
+) -> PyResult<Vec<u32>> {
+    let check = |(row, (label, small)): (usize, (i128, Option<u32>))| match small {
+        Some(small) if (small as usize) < classes => Ok(small),
         _ => Err(PyValueError::new_err(format!(
-            "{name}: {label} of row {row} is not one of the {classes} classes 0 to {}",
-            classes as i64 - 1
+            "{name}: {label} of row {row} is not below the {classes} classes"
         ))),
     };
-    numbers.as_array().iter().enumerate().map(check).collect()
+    labels.enumerate().map(check).collect()
 }
 
 /// Refuses shapes whose sizes could overflow, which an array without elements may have.
@@ -223,25 +285,21 @@ fn typed<'py, T: Element>(
     Ok(array.clone())
 }
 
-fn borrow<'py, T: Element>(
-    name: &str,
-    array: &Bound<'py, PyArrayDyn<T>>,
-) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
-    array.try_readonly().map_err(|_| overlap(name))
-}
-
-fn overlap(name: &str) -> PyErr {
-    PyValueError::new_err(format!(
-        "{name}: shares memory with an array that this call or one of another thread writes"
-    ))
-}
-
 fn order<T: Element>(name: &str, array: &Bound<PyArrayDyn<T>>) -> PyErr {
     let found = if array.is_fortran_contiguous() { "in Fortran order" } else { "one with gaps" };
     PyValueError::new_err(format!(
         "{name}: a C-contiguous array is wanted, not {found}: numpy.ascontiguousarray({name}) makes \
          a copy"
     ))
+}
+
+/// Makes sure of a shape, which may be `named` for the message.
+fn check_shape(name: &str, found: &[usize], wanted: &[usize], named: &str) -> PyResult<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    let equals = if named.is_empty() { "" } else { " = " };
+    Err(wrong_shape(name, found, &format!("{named}{equals}{}", Tuple(wanted))))
 }
 
 /// The complaint about an array's shape.

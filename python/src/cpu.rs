@@ -8,13 +8,19 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+/// The optional argument `cpu`.
+pub type OnCpu<'a, 'py> = Option<&'a Bound<'py, Cpu>>;
+
+/// More threads than any processor has.
+const MOST_THREADS: usize = 4096;
+
 /// The instruction set and the threads that a call runs on.
 #[pyclass(frozen, module = "kernelet")]
 pub struct Cpu {
     isa: kernelet::Isa,
     threads: usize,
-    /// The threads, and the process that they are in: a fork leaves them behind, and whoever waited
-    /// for them in the child would wait for ever.
+    /// With the process that its threads are in: a fork leaves them behind, and whoever waited for
+    /// them in the child would wait for ever.
     made: Mutex<(u32, kernelet::Cpu)>,
 }
 
@@ -27,10 +33,16 @@ impl Cpu {
             Some(name) => kernelet::Cpu::with_isa(name.parse().map_err(value_error)?),
             None => kernelet::Cpu::detect(),
         };
-        let cpu = cpu.map_err(value_error)?;
-        let threads = threads.unwrap_or(cpu.threads());
-        let cpu = cpu.with_threads(threads).map_err(value_error)?;
-        Ok(Self { isa: cpu.isa(), threads, made: Mutex::new((process::id(), cpu)) })
+        let mut cpu = cpu.map_err(value_error)?;
+        if let Some(threads) = threads {
+            if threads > MOST_THREADS {
+                let why = format!("threads: {threads} are more than {MOST_THREADS}");
+                return Err(PyValueError::new_err(why));
+            }
+            cpu = cpu.with_threads(threads).map_err(value_error)?;
+        }
+        let (isa, threads) = (cpu.isa(), cpu.threads());
+        Ok(Self { isa, threads, made: Mutex::new((process::id(), cpu)) })
     }
 
     /// The instruction set: "scalar", "avx2", "avx512" or "native".

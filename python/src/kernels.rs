@@ -13,12 +13,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arrays::{Any, Input, Matrix, Output, labels as class_numbers, wrong_shape};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, OnCpu};
 
 /// What a function returns: a new array or the one that it was given.
 type Array<'py, T = f32> = Bound<'py, PyArrayDyn<T>>;
-/// The optional argument `cpu`.
-type OnCpu<'a, 'py> = Option<&'a Bound<'py, Cpu>>;
 
 const IMAGES: &str = "(images, height, width, channels)";
 const MATRIX: &str = "(rows, columns)";
@@ -233,7 +231,7 @@ pub fn linear_backward_weights<'py>(
 /// The convolution of x (images, height, width, channels) with w (height, width, channels, filters),
 /// plus b (filters), followed by ReLU if asked for.
 #[pyfunction]
-#[pyo3(signature = (x, w, b, out = None, *, stride = Pair::ONE, padding = Pad::SAME, relu = false, cpu = None))]
+#[pyo3(signature = (x, w, b, out = None, *, stride = Pair::ONE, padding = Pad::SAME, relu = false, cpu = None), text_signature = "(x, w, b, out=None, *, stride=1, padding='same', relu=False, cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn conv2d<'py>(
     py: Python<'py>,
@@ -261,7 +259,7 @@ pub fn conv2d<'py>(
 
 /// The gradient of a convolution's input, of the given shape, from its output's gradient dy.
 #[pyfunction]
-#[pyo3(signature = (dy, w, shape, out = None, *, stride = Pair::ONE, padding = Pad::SAME, cpu = None))]
+#[pyo3(signature = (dy, w, shape, out = None, *, stride = Pair::ONE, padding = Pad::SAME, cpu = None), text_signature = "(dy, w, shape, out=None, *, stride=1, padding='same', cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn conv2d_backward_input<'py>(
     py: Python<'py>,
@@ -287,7 +285,7 @@ pub fn conv2d_backward_input<'py>(
 /// The gradients of a convolution's weights, of the window's given height and width, and biases; with
 /// add, they are added to dw and db.
 #[pyfunction]
-#[pyo3(signature = (x, dy, size, dw = None, db = None, *, stride = Pair::ONE, padding = Pad::SAME, add = false, cpu = None))]
+#[pyo3(signature = (x, dy, size, dw = None, db = None, *, stride = Pair::ONE, padding = Pad::SAME, add = false, cpu = None), text_signature = "(x, dy, size, dw=None, db=None, *, stride=1, padding='same', add=False, cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn conv2d_backward_weights<'py>(
     py: Python<'py>,
@@ -388,6 +386,10 @@ pub fn relu_batch_norm<'py>(
     let cpu = Cpu::of(py, cpu)?;
     let x = Input::new("x", x)?;
     let shape = pixels("x", x.shape())?;
+    if shape.rows == 0 && shape.cols > 1 << 20 {
+        // Their moments would take memory that no array of them does.
+        return Err(wrong_shape("x", x.shape(), "of a pixel, or of fewer channels"));
+    }
     let scale = per_channel("scale", scale, shape.cols)?;
     let offset = per_channel("offset", offset, shape.cols)?;
     let given = normalization.map(|normalization| normalization.get());
@@ -466,7 +468,7 @@ pub fn relu_batch_norm_backward<'py>(
 /// The largest element of every window of x (images, height, width, channels), and its place in the
 /// window, counted row by row.
 #[pyfunction]
-#[pyo3(signature = (x, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None))]
+#[pyo3(signature = (x, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(x, *, size=2, stride=None, padding='same', cpu=None)")]
 pub fn max_pool<'py>(
     py: Python<'py>,
     x: Any<'_, 'py>,
@@ -488,7 +490,7 @@ pub fn max_pool<'py>(
 
 /// The gradient of max_pool's input, of the given shape.
 #[pyfunction]
-#[pyo3(signature = (argmax, dy, shape, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None))]
+#[pyo3(signature = (argmax, dy, shape, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(argmax, dy, shape, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn max_pool_backward<'py>(
     py: Python<'py>,
@@ -516,7 +518,7 @@ pub fn max_pool_backward<'py>(
 
 /// The mean of every window of x (images, height, width, channels).
 #[pyfunction]
-#[pyo3(signature = (x, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None))]
+#[pyo3(signature = (x, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(x, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
 pub fn avg_pool<'py>(
     py: Python<'py>,
     x: Any<'_, 'py>,
@@ -537,7 +539,7 @@ pub fn avg_pool<'py>(
 
 /// The gradient of avg_pool's input, of the given shape.
 #[pyfunction]
-#[pyo3(signature = (dy, shape, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None))]
+#[pyo3(signature = (dy, shape, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(dy, shape, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn avg_pool_backward<'py>(
     py: Python<'py>,
@@ -565,7 +567,7 @@ type Block<'py> = (Array<'py>, Array<'py>, Normalization, Array<'py, u8>);
 /// The study's block in one: convolution, bias, ReLU, batch normalisation, max pooling. Returns y and
 /// what the backward pass takes: r, the normalization, argmax.
 #[pyfunction]
-#[pyo3(signature = (x, w, b, *, stride = Pair::ONE, padding = Pad::SAME, pool_size = Pair::TWO, pool_stride = None, epsilon = 1e-5, cpu = None))]
+#[pyo3(signature = (x, w, b, *, stride = Pair::ONE, padding = Pad::SAME, pool_size = Pair::TWO, pool_stride = None, epsilon = 1e-5, cpu = None), text_signature = "(x, w, b, *, stride=1, padding='same', pool_size=2, pool_stride=None, epsilon=1e-5, cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn conv_block<'py>(
     py: Python<'py>,
@@ -621,7 +623,7 @@ pub fn conv_block<'py>(
 /// The gradients of a block's weights and biases from what conv_block took and returned and the
 /// gradient dy of its y.
 #[pyfunction]
-#[pyo3(signature = (x, r, normalization, y, argmax, dy, *, size = Pair::THREE, stride = Pair::ONE, padding = Pad::SAME, pool_size = Pair::TWO, pool_stride = None, cpu = None))]
+#[pyo3(signature = (x, r, normalization, y, argmax, dy, *, size = Pair::THREE, stride = Pair::ONE, padding = Pad::SAME, pool_size = Pair::TWO, pool_stride = None, cpu = None), text_signature = "(x, r, normalization, y, argmax, dy, *, size=3, stride=1, padding='same', pool_size=2, pool_stride=None, cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]
 pub fn conv_block_backward_weights<'py>(
     py: Python<'py>,
@@ -713,7 +715,7 @@ pub fn cross_entropy<'py>(
     let cpu = Cpu::of(py, cpu)?;
     let p = Input::new("probabilities", probabilities)?;
     let shape = matrix(&p)?;
-    let labels = class_numbers(labels, shape.rows, shape.cols)?;
+    let labels = class_numbers("labels", labels, shape.rows, shape.cols)?;
     let p = p.slice();
     Ok(means(py.detach(|| kernels::cross_entropy::forward(&cpu, shape, p, &labels))))
 }
@@ -765,7 +767,7 @@ fn labelled<'py>(
     let cpu = Cpu::of(py, cpu)?;
     let p = Input::new("probabilities", probabilities)?;
     let shape = matrix(&p)?;
-    let labels = class_numbers(labels, shape.rows, shape.cols)?;
+    let labels = class_numbers("labels", labels, shape.rows, shape.cols)?;
     let mut gradient = Output::new(py, "out", out, p.shape())?;
     let (p, into) = (p.slice(), gradient.slice());
     py.detach(|| backward(&cpu, shape, p, &labels, scale, into));
@@ -788,7 +790,7 @@ pub fn softmax_cross_entropy<'py>(
     let cpu = Cpu::of(py, cpu)?;
     let logits = Input::new("logits", logits)?;
     let shape = matrix(&logits)?;
-    let labels = class_numbers(labels, shape.rows, shape.cols)?;
+    let labels = class_numbers("labels", labels, shape.rows, shape.cols)?;
     let scale = scale.unwrap_or(1.0 / shape.rows as f32);
     let mut gradient = Output::new(py, "out", out, logits.shape())?;
     let (logits, into) = (logits.slice(), gradient.slice());
@@ -877,7 +879,9 @@ impl<'py> FromPyObject<'_, 'py> for Pair {
                 let why = format!("1 to 65535 is wanted for each side, not {pair:?}");
                 Err(PyValueError::new_err(why))
             }
-            Err(_) => Err(PyTypeError::new_err("a number or a pair (height, width) is wanted")),
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "1 to 65535 or a pair of these, (height, width), is wanted, not {argument:?}"
+            ))),
         }
     }
 }
@@ -894,13 +898,12 @@ impl<'py> FromPyObject<'_, 'py> for Pad {
     type Error = PyErr;
 
     fn extract(argument: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match &*argument.extract::<String>()? {
+        let wrong = || format!("'same' or 'valid' is wanted, not {argument:?}");
+        let name = argument.extract::<String>().map_err(|_| PyTypeError::new_err(wrong()))?;
+        match &*name {
             "same" => Ok(Self(Padding::Same)),
             "valid" => Ok(Self(Padding::Valid)),
-            other => {
-                let why = format!("'same' or 'valid' is wanted, not '{other}'");
-                Err(PyValueError::new_err(why))
-            }
+            _ => Err(PyValueError::new_err(wrong())),
         }
     }
 }
@@ -988,6 +991,9 @@ fn block(convolution: Conv2dShape, size: Pair, stride: Option<Pair>) -> PyResult
 /// Makes sure that every place is one of its window and of the image: no other can come from a
 /// forward pass, and the kernels take them at their word.
 fn check_places<P: kernels::max_pool::Place>(shape: PoolShape, argmax: &[P]) -> PyResult<()> {
+    if argmax.is_empty() {
+        return Ok(());
+    }
     let PoolShape { input, window } = shape;
     let output = shape.output();
     let before = window.padding_before(input.height, input.width);

@@ -1,6 +1,7 @@
 //! `MLP` and `CNN`: networks with their training loops.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kernelet::data::Split;
 use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
@@ -13,18 +14,30 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::{Any, Input, Output};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, OnCpu};
 use crate::pixels::{Pixels, optional_samples, samples};
 use crate::training::{self, Observer, columns, exception};
 
-/// The optional argument `cpu`.
-type OnCpu<'a, 'py> = Option<&'a Bound<'py, Cpu>>;
+/// A network that one thread may replace while others use it as it was.
+struct Shared<N>(Mutex<Arc<N>>);
+
+impl<N> Shared<N> {
+    fn new(network: N) -> Self {
+        Self(Mutex::new(Arc::new(network)))
+    }
+
+    fn get(&self) -> Arc<N> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, network: N) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(network);
+    }
+}
 
 /// A perceptron with one hidden layer: linear, ReLU, linear, softmax.
-#[pyclass(name = "MLP", module = "kernelet")]
-pub struct Mlp {
-    network: nn::Mlp,
-}
+#[pyclass(frozen, name = "MLP", module = "kernelet")]
+pub struct Mlp(Shared<nn::Mlp>);
 
 #[pymethods]
 impl Mlp {
@@ -35,19 +48,20 @@ impl Mlp {
         check_sizes(&[("hidden", hidden), ("inputs", inputs), ("classes", classes)])?;
         let shape = MlpShape { inputs, hidden, classes };
         check_memory(shape.parameters(), mlp::Workspace::bytes(shape, usize::MAX))?;
-        Ok(Self { network: nn::Mlp::xavier(shape, seed) })
+        Ok(Self(Shared::new(nn::Mlp::xavier(shape, seed))))
     }
 
     /// Reads the weights of an .npz file that `save` or `kernelet train-mlp` wrote.
     #[staticmethod]
     fn load(py: Python, path: PathBuf) -> PyResult<Self> {
         let network = py.detach(|| weights::load_mlp(&*path)).map_err(exception)?;
-        Ok(Self { network })
+        Ok(Self(Shared::new(network)))
     }
 
     /// Writes the weights to an .npz file, which appears complete or not at all.
     fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
-        py.detach(|| weights::save_mlp(&path, &self.network)).map_err(exception)
+        let network = self.0.get();
+        py.detach(|| weights::save_mlp(&path, &network)).map_err(exception)
     }
 
     /// Trains on images (n, ...) and labels (n,) by gradient descent with momentum on all of them.
@@ -58,7 +72,7 @@ impl Mlp {
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python names them")]
     fn fit<'py>(
-        slf: &Bound<'py, Self>,
+        &self,
         images: Any<'_, 'py>,
         labels: Any<'_, 'py>,
         validation: Option<Any<'_, 'py>>,
@@ -72,7 +86,7 @@ impl Mlp {
         progress: Option<Any<'_, 'py>>,
         cpu: OnCpu<'_, 'py>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let py = slf.py();
+        let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
         let reduction = match reduction {
             "sum" => Reduction::Sum,
@@ -90,8 +104,7 @@ impl Mlp {
             eval_every,
             patience,
         };
-        // Others may use the network meanwhile, as it was.
-        let mut network = slf.borrow().network.clone();
+        let mut network = nn::Mlp::clone(&self.0.get());
         let shape = network.shape;
         let split = split(images, labels, validation, test, (shape.inputs, shape.classes))?;
         let mut state = train::mlp::State::new(shape);
@@ -101,7 +114,7 @@ impl Mlp {
             train::mlp::resume(&cpu, &settings, &split, &mut network, &mut state, observe, keep)
         };
         let (result, raised) = training::run(py, progress, run)?;
-        slf.borrow_mut().network = network;
+        self.0.set(network);
         finish(result, raised)?;
         history(py, &state.history)
     }
@@ -116,14 +129,15 @@ impl Mlp {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
-        let MlpShape { inputs, classes, .. } = self.network.shape;
+        let network = self.0.get();
+        let MlpShape { inputs, classes, .. } = network.shape;
         let images = Pixels::new("images", images, inputs)?;
         let x = images.slice();
         let mut output = Output::new(py, "probabilities", None, &[x.len() / inputs, classes])?;
         let into = output.slice();
         py.detach(|| {
             let work = &mut mlp::Workspace::default();
-            cpu.install(|| self.network.predict(&cpu, work, x, into));
+            cpu.install(|| network.predict(&cpu, work, x, into));
         });
         prediction(output, probabilities)
     }
@@ -138,11 +152,12 @@ impl Mlp {
     ) -> PyResult<(f64, f64)> {
         let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
-        let MlpShape { inputs, classes, .. } = self.network.shape;
-        let set = samples(("images", images), labels, (inputs, classes))?;
+        let network = self.0.get();
+        let MlpShape { inputs, classes, .. } = network.shape;
+        let set = samples(("images", images), ("labels", labels), (inputs, classes))?;
         let tally = py.detach(|| {
             let work = &mut mlp::Workspace::default();
-            cpu.install(|| self.network.evaluate(&cpu, work, &set.images, &set.labels))
+            cpu.install(|| network.evaluate(&cpu, work, &set.images, &set.labels))
         });
         Ok((tally.mean_loss(), tally.accuracy()))
     }
@@ -150,26 +165,33 @@ impl Mlp {
     /// Copies of the weights, by the names that they have in files.
     #[getter]
     fn weights<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        named(py, &self.network.arrays())
+        named(py, &self.0.get().arrays())
     }
 
     #[setter]
-    fn set_weights(&mut self, weights: &Bound<PyDict>) -> PyResult<()> {
-        let shapes = self.network.arrays().map(|(name, shape, _)| (name, shape));
-        let nn::Mlp { w_h, b_h, w_o, b_o, .. } = &mut self.network;
-        take_over(weights, &shapes, [w_h, b_h, w_o, b_o])
+    fn set_weights(&self, weights: &Bound<PyDict>) -> PyResult<()> {
+        let mut network = nn::Mlp::clone(&self.0.get());
+        let shapes = network.arrays().map(|(name, shape, _)| (name, shape));
+        let nn::Mlp { w_h, b_h, w_o, b_o, .. } = &mut network;
+        take_over(weights, &shapes, [w_h, b_h, w_o, b_o])?;
+        self.0.set(network);
+        Ok(())
     }
 
     fn __repr__(&self) -> String {
-        let MlpShape { inputs, hidden, classes } = self.network.shape;
+        let MlpShape { inputs, hidden, classes } = self.0.get().shape;
         format!("MLP(hidden={hidden}, inputs={inputs}, classes={classes})")
     }
 }
 
 /// The study's convolutional network: 3x3 convolution, ReLU, batch normalisation, 2x2 max pool, linear,
 /// dropout, ReLU, linear, softmax.
-#[pyclass(name = "CNN", module = "kernelet")]
-pub struct Cnn {
+#[pyclass(frozen, name = "CNN", module = "kernelet")]
+pub struct Cnn(Shared<TrainedCnn>);
+
+/// A network, and the moments that its training has seen, if it has been trained.
+#[derive(Clone)]
+struct TrainedCnn {
     network: nn::Cnn,
     running_moments: Option<RunningMoments>,
 }
@@ -206,7 +228,8 @@ impl Cnn {
         }
         let shape = CnnShape { height, width, channels, filters, hidden, classes };
         check_memory(shape.parameters(), cnn::Workspace::bytes_to_train(shape, 1))?;
-        Ok(Self { network: nn::Cnn::xavier(shape, seed), running_moments: None })
+        let network = nn::Cnn::xavier(shape, seed);
+        Ok(Self(Shared::new(TrainedCnn { network, running_moments: None })))
     }
 
     /// Reads the weights, and the running moments if there are any, of an .npz file that `save` or
@@ -216,14 +239,14 @@ impl Cnn {
     fn load(py: Python, path: PathBuf, height: usize, width: usize) -> PyResult<Self> {
         let load = || weights::load_cnn(&*path, height, width);
         let (network, running_moments) = py.detach(load).map_err(exception)?;
-        Ok(Self { network, running_moments })
+        Ok(Self(Shared::new(TrainedCnn { network, running_moments })))
     }
 
     /// Writes the weights and the running moments to an .npz file, which appears complete or not at
     /// all.
     fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
-        let running_moments = self.running_moments.as_ref();
-        py.detach(|| weights::save_cnn(&path, &self.network, running_moments)).map_err(exception)
+        let TrainedCnn { network, running_moments } = &*self.0.get();
+        py.detach(|| weights::save_cnn(&path, network, running_moments.as_ref())).map_err(exception)
     }
 
     /// Trains on images (n, ...) and labels (n,) by Adam in minibatches.
@@ -234,7 +257,7 @@ impl Cnn {
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python names them")]
     fn fit<'py>(
-        slf: &Bound<'py, Self>,
+        &self,
         images: Any<'_, 'py>,
         labels: Any<'_, 'py>,
         validation: Option<Any<'_, 'py>>,
@@ -251,7 +274,7 @@ impl Cnn {
         progress: Option<Any<'_, 'py>>,
         cpu: OnCpu<'_, 'py>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let py = slf.py();
+        let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
         let settings = train::cnn::Settings {
             epochs,
@@ -264,7 +287,7 @@ impl Cnn {
             eval_every,
             patience,
         };
-        let mut network = slf.borrow().network.clone();
+        let TrainedCnn { mut network, running_moments: before } = TrainedCnn::clone(&self.0.get());
         let shape = network.shape;
         let split = split(images, labels, validation, test, (shape.pixels(), shape.classes))?;
         let mut state = train::cnn::State::new(shape);
@@ -277,12 +300,9 @@ impl Cnn {
             train::cnn::resume(&cpu, &settings, &split, &mut network, &mut state, observe, keep)
         };
         let (result, raised) = training::run(py, progress, run)?;
-        let mut own = slf.borrow_mut();
-        own.network = network;
-        if state.running_moments.is_some() {
-            own.running_moments = state.running_moments.take();
-        }
-        drop(own);
+        // Without a step there are no new ones.
+        let running_moments = state.running_moments.take().or(before);
+        self.0.set(TrainedCnn { network, running_moments });
         finish(result, raised)?;
         let history = history(py, &state.history)?;
         history.set_item("step_losses", PyArray1::from_slice(py, &state.step_losses))?;
@@ -300,18 +320,20 @@ impl Cnn {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
-        let shape = self.network.shape;
+        let trained = self.0.get();
+        let shape = trained.network.shape;
         let (pixels, classes) = (shape.pixels(), shape.classes);
         let images = Pixels::new("images", images, pixels)?;
         let x = images.slice();
         let mut output = Output::new(py, "probabilities", None, &[x.len() / pixels, classes])?;
         let into = output.slice();
-        let running_moments = self.running_moments.as_ref();
+        let TrainedCnn { network, running_moments } = &*trained;
         py.detach(|| {
             cpu.install(|| {
                 let work = &mut cnn::Workspace::default();
-                let normalization = self.normalization(&cpu, work, x, running_moments);
-                self.network.predict(&cpu, work, &normalization, x, into);
+                let moments = running_moments.as_ref();
+                let normalization = normalization(&cpu, network, work, x, moments);
+                network.predict(&cpu, work, &normalization, x, into);
             });
         });
         prediction(output, probabilities)
@@ -328,13 +350,15 @@ impl Cnn {
     ) -> PyResult<(f64, f64)> {
         let py = images.py();
         let cpu = Cpu::of(py, cpu)?;
-        let shape = self.network.shape;
-        let set = samples(("images", images), labels, (shape.pixels(), shape.classes))?;
+        let trained = self.0.get();
+        let shape = trained.network.shape;
+        let set = samples(("images", images), ("labels", labels), (shape.pixels(), shape.classes))?;
         let tally = py.detach(|| {
             cpu.install(|| {
                 let work = &mut cnn::Workspace::default();
-                let normalization = self.normalization(&cpu, work, &set.images, None);
-                self.network.evaluate(&cpu, work, &normalization, &set.images, &set.labels)
+                let (network, x) = (&trained.network, &set.images);
+                let normalization = normalization(&cpu, network, work, x, None);
+                network.evaluate(&cpu, work, &normalization, x, &set.labels)
             })
         });
         Ok((tally.mean_loss(), tally.accuracy()))
@@ -343,29 +367,49 @@ impl Cnn {
     /// Copies of the weights, by the names that they have in files.
     #[getter]
     fn weights<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        named(py, &self.network.arrays())
+        named(py, &self.0.get().network.arrays())
     }
 
+    /// Takes over weights; the running moments, which are those of others, are forgotten.
     #[setter]
-    fn set_weights(&mut self, weights: &Bound<PyDict>) -> PyResult<()> {
-        let shapes = self.network.arrays().map(|(name, shape, _)| (name, shape));
-        let nn::Cnn { w0, b0, w1, b1, w2, b2, .. } = &mut self.network;
-        take_over(weights, &shapes, [w0, b0, w1, b1, w2, b2])
+    fn set_weights(&self, weights: &Bound<PyDict>) -> PyResult<()> {
+        let mut network = self.0.get().network.clone();
+        let shapes = network.arrays().map(|(name, shape, _)| (name, shape));
+        let nn::Cnn { w0, b0, w1, b1, w2, b2, .. } = &mut network;
+        take_over(weights, &shapes, [w0, b0, w1, b1, w2, b2])?;
+        self.0.set(TrainedCnn { network, running_moments: None });
+        Ok(())
     }
 
     /// Mean and variance per filter that training has seen, if it has.
     #[getter]
-    #[expect(clippy::type_complexity, reason = "two arrays, if any")]
-    fn running_moments<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> Option<(Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>)> {
-        let RunningMoments { mean, variance } = self.running_moments.as_ref()?;
-        Some((PyArray1::from_slice(py, mean), PyArray1::from_slice(py, variance)))
+    fn running_moments<'py>(&self, py: Python<'py>) -> Option<[Bound<'py, PyArray1<f32>>; 2]> {
+        let trained = self.0.get();
+        let RunningMoments { mean, variance } = trained.running_moments.as_ref()?;
+        Some([mean, variance].map(|values| PyArray1::from_slice(py, values)))
+    }
+
+    #[setter]
+    fn set_running_moments(&self, moments: Option<(Bound<PyAny>, Bound<PyAny>)>) -> PyResult<()> {
+        let network = self.0.get().network.clone();
+        let filters = network.shape.filters;
+        let array = |name, argument: &Bound<PyAny>| {
+            let input = Input::<f32>::new(name, argument)?;
+            input.has_shape(&[filters], "(filters,)")?;
+            Ok::<_, PyErr>(input.slice().to_vec())
+        };
+        let read = |(mean, variance): (Bound<PyAny>, Bound<PyAny>)| {
+            let (mean, variance) = (array("mean", &mean)?, array("variance", &variance)?);
+            Ok::<_, PyErr>(RunningMoments { mean, variance })
+        };
+        let running_moments = moments.map(read).transpose()?;
+        self.0.set(TrainedCnn { network, running_moments });
+        Ok(())
     }
 
     fn __repr__(&self) -> String {
-        let CnnShape { height, width, channels, filters, hidden, classes } = self.network.shape;
+        let CnnShape { height, width, channels, filters, hidden, classes } =
+            self.0.get().network.shape;
         format!(
             "CNN(hidden={hidden}, filters={filters}, classes={classes}, height={height}, \
              width={width}, channels={channels})"
@@ -373,26 +417,25 @@ impl Cnn {
     }
 }
 
-impl Cnn {
-    fn normalization(
-        &self,
-        cpu: &kernelet::Cpu,
-        work: &mut cnn::Workspace,
-        x: &[f32],
-        running_moments: Option<&RunningMoments>,
-    ) -> Normalization {
-        let filters = self.network.shape.filters;
-        let mut normalization = Normalization::identity(filters);
-        match running_moments {
-            Some(moments) => normalization.set_running(moments, cnn::EPSILON),
-            None => {
-                let mut moments = Moments::new(filters);
-                self.network.moments(cpu, work, x, &mut moments);
-                normalization.set(&moments, cnn::EPSILON);
-            }
+/// By the running moments, or where there are none by those of the images.
+fn normalization(
+    cpu: &kernelet::Cpu,
+    network: &nn::Cnn,
+    work: &mut cnn::Workspace,
+    x: &[f32],
+    running_moments: Option<&RunningMoments>,
+) -> Normalization {
+    let filters = network.shape.filters;
+    let mut normalization = Normalization::identity(filters);
+    match running_moments {
+        Some(moments) => normalization.set_running(moments, cnn::EPSILON),
+        None => {
+            let mut moments = Moments::new(filters);
+            network.moments(cpu, work, x, &mut moments);
+            normalization.set(&moments, cnn::EPSILON);
         }
-        normalization
     }
+    normalization
 }
 
 /// Refuses a network without units.
@@ -422,7 +465,7 @@ fn split(
     shape: (usize, usize),
 ) -> PyResult<Split> {
     Ok(Split {
-        train: samples(("images", images), labels, shape)?,
+        train: samples(("images", images), ("labels", labels), shape)?,
         valid: optional_samples("validation", validation, shape)?,
         test: optional_samples("test", test, shape)?,
         classes: shape.1,
@@ -485,7 +528,7 @@ fn take_over<const N: usize>(
         let array = given.get_item(name)?;
         let array = array.ok_or_else(|| PyKeyError::new_err(format!("{name}: is missing")))?;
         let input = Input::<f32>::new(name, &array)?;
-        input.has_shape(shape, "its shape")?;
+        input.has_shape(shape, "")?;
         inputs.push(input);
     }
     for (own, input) in own.into_iter().zip(inputs) {

@@ -53,17 +53,25 @@ impl<'py> Pixels<'py> {
     }
 }
 
-/// Samples of images and labels.
+impl From<Pixels<'_>> for Vec<f32> {
+    fn from(pixels: Pixels) -> Self {
+        match pixels {
+            Pixels::Floats(input) => input.slice().to_vec(),
+            Pixels::Scaled(values) => values,
+        }
+    }
+}
+
+/// Samples of images and labels, each with the name of its argument, of `pixels` values and `classes`
+/// classes.
 pub fn samples(
-    images: (&'static str, Any),
-    classes: Any,
-    shape: (usize, usize),
+    (name, images): (&'static str, Any),
+    (labels_name, class_numbers): (&'static str, Any),
+    (pixels, classes): (usize, usize),
 ) -> PyResult<Samples> {
-    let (pixels, count) = shape;
-    let images = Pixels::new(images.0, images.1, pixels)?;
-    let values = images.slice();
-    let labels = labels(classes, values.len() / pixels, count)?;
-    Ok(Samples { images: values.to_vec(), labels })
+    let images = Pixels::new(name, images, pixels)?;
+    let labels = labels(labels_name, class_numbers, images.slice().len() / pixels, classes)?;
+    Ok(Samples { images: images.into(), labels })
 }
 
 /// Samples of an optional pair of images and labels; none where there is no pair.
@@ -74,7 +82,8 @@ pub fn optional_samples(
 ) -> PyResult<Samples> {
     let Some(argument) = argument else { return Ok(Samples::default()) };
     let (images, labels) = argument.extract::<(Bound<PyAny>, Bound<PyAny>)>().map_err(|_| {
-        PyTypeError::new_err(format!("{name}: a pair (images, labels) is wanted, not {argument}"))
+        let found = argument.get_type();
+        PyTypeError::new_err(format!("{name}: a pair (images, labels) is wanted, not {found}"))
     })?;
-    samples((name, &images), &labels, shape)
+    samples((name, &images), (name, &labels), shape)
 }

@@ -87,7 +87,11 @@ pub fn run<R: Send>(
         }
         Ok::<_, PyErr>(py.detach(|| worker.join()))
     })?;
-    let result = result.map_err(|_| PyRuntimeError::new_err("the training loop has panicked"))?;
+    let result = result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        PyRuntimeError::new_err(format!("the training loop has panicked: {text}"))
+    })?;
     Ok((result, raised))
 }
 

@@ -140,6 +140,69 @@ def test_a_network_can_be_used_while_it_trains(letters):
 
 
 @pytest.mark.parametrize("network", ["MLP", "CNN"])
+def test_a_network_is_used_by_another_thread_when_its_training_ends(letters, network):
+    train, model, over = small(letters), getattr(k, network)(20), threading.Event()
+    before, failures = model.weights, []
+
+    def use():
+        while not over.is_set():
+            try:
+                model.predict(train[0])
+                model.weights = model.weights
+            except BaseException as error:
+                failures.append(error)
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        for _ in range(5):
+            model.fit(*train, epochs=1)
+    finally:
+        over.set()
+        user.join()
+    assert not failures
+    assert before.keys() == model.weights.keys()
+
+
+def test_a_cnn_can_be_copied(letters):
+    images, labels = small(letters, 64)
+    cnn, copy = k.CNN(16, filters=4), k.CNN(16, filters=4, seed=2)
+    cnn.fit(images, labels, epochs=1)
+    copy.fit(images, labels, epochs=1)
+    copy.weights = cnn.weights
+    assert copy.running_moments is None, "those of other weights"
+    copy.running_moments = cnn.running_moments
+    of = lambda model: model.predict(images, probabilities=True)
+    assert_array_equal(of(copy), of(cnn))
+
+
+@pytest.mark.parametrize("network", ["MLP", "CNN"])
+def test_the_same_bits_as_the_program(tmp_path, letters, network):
+    program = os.environ.get("KERNELET_PROGRAM")
+    if not program:
+        pytest.skip("KERNELET_PROGRAM does not say where the program is")
+    images, labels = letters
+    order = np.arange(len(labels))
+    np.random.RandomState(521).shuffle(order)
+    images, labels = images[order], labels[order]
+    model = getattr(k, network)(20)
+    model.fit(
+        images[:300],
+        labels[:300],
+        (images[300:400], labels[300:400]),
+        (images[400:], labels[400:]),
+        epochs=2,
+    )
+    path = tmp_path / "weights.npz"
+    options = ["--hidden", "20", "--epochs", "2", "--split", "300,100", "--save", str(path)]
+    command = [program, "train", network.lower(), *options]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    with np.load(path) as file:
+        for name, values in model.weights.items():
+            assert_array_equal(values, file[name])
+
+
+@pytest.mark.parametrize("network", ["MLP", "CNN"])
 def test_control_c_ends_a_run(letters, network):
     train, model = small(letters), getattr(k, network)(200)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))

@@ -1,5 +1,5 @@
 import os
-from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Union, final, overload
+from typing import Any, Callable, Dict, Literal, Optional, Tuple, Union, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -340,6 +340,6 @@ class CNN:
     @weights.setter
     def weights(self, weights: Dict[str, Float32]) -> None: ...
     @property
-    def running_moments(self) -> Optional[List[Float32]]: ...
+    def running_moments(self) -> Optional[Tuple[Float32, Float32]]: ...
     @running_moments.setter
     def running_moments(self, moments: Optional[Tuple[Float32, Float32]]) -> None: ...

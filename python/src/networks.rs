@@ -18,6 +18,9 @@ use crate::cpu::{Cpu, OnCpu};
 use crate::pixels::{Pixels, optional_samples, samples};
 use crate::training::{self, Observer, columns, exception};
 
+/// An array of one axis.
+type Vector<'py> = Bound<'py, PyArray1<f32>>;
+
 /// A network that one thread may replace while others use it as it was.
 struct Shared<N>(Mutex<Arc<N>>);
 
@@ -383,10 +386,10 @@ impl Cnn {
 
     /// Mean and variance per filter that training has seen, if it has.
     #[getter]
-    fn running_moments<'py>(&self, py: Python<'py>) -> Option<[Bound<'py, PyArray1<f32>>; 2]> {
+    fn running_moments<'py>(&self, py: Python<'py>) -> Option<(Vector<'py>, Vector<'py>)> {
         let trained = self.0.get();
         let RunningMoments { mean, variance } = trained.running_moments.as_ref()?;
-        Some([mean, variance].map(|values| PyArray1::from_slice(py, values)))
+        Some((PyArray1::from_slice(py, mean), PyArray1::from_slice(py, variance)))
     }
 
     #[setter]

@@ -111,11 +111,11 @@ CASES = [
      lambda: k.conv2d(ones(1, 8, 8, 1), ones(3, 3, 1, 4), ones(4), padding="full")),
     (ValueError, "1 to 65535 is wanted for each side, not [0, 0]",
      lambda: k.max_pool(ones(1, 8, 8, 1), size=0)),
-    (TypeError, "argument 'size': 1 to 65535 or a pair of these, (height, width), is wanted, not '2'",
+    (TypeError, "1 to 65535 or a pair of these, (height, width), is wanted, not '2'",
      lambda: k.max_pool(ones(1, 8, 8, 1), size="2")),
     (TypeError, "1 to 65535 or a pair of these, (height, width), is wanted, not -1",
      lambda: k.max_pool(ones(1, 8, 8, 1), size=-1)),
-    (TypeError, "argument 'padding': 'same' or 'valid' is wanted, not 3",
+    (TypeError, "'same' or 'valid' is wanted, not 3",
      lambda: k.max_pool(ones(1, 8, 8, 1), padding=3)),
     (ValueError, "x: shape of a pixel, or of fewer channels is wanted, not (0, 1099511627776)",
      lambda: k.relu_batch_norm(ones(0, 1 << 40))),
@@ -153,7 +153,7 @@ def test_errors(exception, message, call):
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize(("one", "other"), by_other_ways())
+@pytest.mark.parametrize(("one", "other"), list(by_other_ways()))
 def test_memory_that_is_shared_by_other_ways(one, other):
     assert np.shares_memory(one, other)
     with pytest.raises(ValueError, match="shares memory"):

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use numpy::{
-    Element, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn,
-    PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+    BorrowError, Element, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
+    PyReadonlyArrayDyn, PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -23,20 +23,16 @@ static CLAIMS: Mutex<Vec<(Range<usize>, bool)>> = Mutex::new(Vec::new());
 struct Claim(Range<usize>, bool);
 
 impl Claim {
-    /// Of an array without gaps, or an error if a call writes what another one works on.
-    fn new(name: &str, array: &Bound<PyUntypedArray>, writes: bool) -> PyResult<Self> {
-        let bytes = array.len() * array.dtype().itemsize();
-        let address: usize = array.getattr("ctypes")?.getattr("data")?.extract()?;
-        let range = address..address + bytes;
+    /// Of these elements, or an error if a call writes what another one works on.
+    fn new<T>(name: &str, elements: &[T], writes: bool) -> PyResult<Self> {
+        let Range { start, end } = elements.as_ptr_range();
+        let range = start as usize..end as usize;
         let overlaps = |other: &Range<usize>| {
             !range.is_empty() && range.start < other.end && other.start < range.end
         };
         let mut claims = Self::all();
         if claims.iter().any(|(other, written)| (writes || *written) && overlaps(other)) {
-            return Err(PyValueError::new_err(format!(
-                "{name}: shares memory with an array that this call or one of another thread \
-                 writes"
-            )));
+            return Err(overlap(name));
         }
         claims.push((range.clone(), writes));
         Ok(Self(range, writes))
@@ -71,13 +67,14 @@ impl<'py, T: Element> Input<'py, T> {
         if !array.is_c_contiguous() {
             return Err(order(name, &array));
         }
-        let claim = Claim::new(name, array.as_untyped(), false)?;
-        Ok(Self { name, array: array.try_readonly()?, _claim: claim })
+        let array = array.try_readonly().map_err(|_| overlap(name))?;
+        let claim = Claim::new(name, elements(name, &array)?, false)?;
+        Ok(Self { name, array, _claim: claim })
     }
 
     /// Its elements, row by row.
     pub fn slice(&self) -> &[T] {
-        // Whatever is neither contiguous nor aligned has been refused.
+        // They have been looked at in `new`.
         self.array.as_slice().unwrap_or(&[])
     }
 
@@ -116,8 +113,9 @@ impl<'py> Matrix<'py> {
             )));
         }
         let transposed = !array.is_c_contiguous();
-        let claim = Claim::new(name, array.as_untyped(), false)?;
-        Ok(Self { array: array.try_readonly()?, shape, transposed, _claim: claim })
+        let array = array.try_readonly().map_err(|_| overlap(name))?;
+        let claim = Claim::new(name, elements(name, &array)?, false)?;
+        Ok(Self { array, shape, transposed, _claim: claim })
     }
 
     /// Rows and columns.
@@ -149,13 +147,14 @@ impl<'py, T: Element> Output<'py, T> {
         if !array.is_c_contiguous() {
             return Err(order(name, &array));
         }
-        let writeable: bool = array.getattr("flags")?.getattr("writeable")?.extract()?;
-        if !writeable {
-            let why = format!("{name}: is read-only, but is to be written");
-            return Err(PyValueError::new_err(why));
-        }
-        let claim = Claim::new(name, array.as_untyped(), true)?;
-        Ok(Self { name, array: array.try_readwrite()?, _claim: claim })
+        let array = array.try_readwrite().map_err(|e| match e {
+            BorrowError::NotWriteable => {
+                PyValueError::new_err(format!("{name}: is read-only, but is to be written"))
+            }
+            _ => overlap(name),
+        })?;
+        let claim = Claim::new(name, elements(name, &array)?, true)?;
+        Ok(Self { name, array, _claim: claim })
     }
 
     /// The argument `name` of a shape, or a new array of that shape where none is given.
@@ -204,18 +203,19 @@ pub fn labels(
     rows: usize,
     classes: usize,
 ) -> PyResult<Vec<u32>> {
-    let (array, py) = (untyped(name, argument)?, argument.py());
-    let found = array.dtype();
-    if array.shape() != [rows] {
-        return Err(wrong_shape(name, array.shape(), &format!("(rows,) = ({rows},)")));
-    }
+    let shape = untyped(name, argument)?.shape();
+    check_shape(name, shape, &[rows], "(rows,)")?;
+    // Of NumPy's own class, whose methods do what they say, and without gaps; most are that anyway.
+    let py = argument.py();
+    let plain = py.import("numpy")?.call_method1("ascontiguousarray", (argument,))?;
+    let found = untyped(name, &plain)?.dtype();
     macro_rules! of_any_type {
         ($($int:ident)*) => {
             $(if found.is_equiv_to(&PyArrayDescr::of::<$int>(py)) {
-                let numbers = typed::<$int>(name, argument)?;
-                let numbers = numbers.try_readonly()?;
-                let numbers = numbers.as_array();
-                let numbers = numbers.iter().map(|&label| (label.into(), u32::try_from(label).ok()));
+                let numbers = Input::<$int>::new(name, &plain)?;
+                numbers.has_shape(&[rows], "(rows,)")?;
+                let numbers = numbers.slice().iter();
+                let numbers = numbers.map(|&label| (label.into(), u32::try_from(label).ok()));
                 return below(name, numbers, classes);
             })*
         };
@@ -263,7 +263,7 @@ pub fn untyped<'a, 'py>(
     })
 }
 
-/// An array of elements `T`, aligned.
+/// An array of elements `T`.
 fn typed<'py, T: Element>(
     name: &str,
     argument: Any<'_, 'py>,
@@ -276,13 +276,20 @@ fn typed<'py, T: Element>(
     }
     let array = argument.cast::<PyArrayDyn<T>>()?;
     check_size(name, array.shape())?;
-    let aligned: bool = array.getattr("flags")?.getattr("aligned")?.extract()?;
-    if !aligned {
-        return Err(PyValueError::new_err(format!(
-            "{name}: is not aligned to its elements: {name}.copy() is"
-        )));
-    }
     Ok(array.clone())
+}
+
+/// The elements of an array without gaps.
+fn elements<'a, T: Element>(name: &str, array: &'a PyReadonlyArrayDyn<'_, T>) -> PyResult<&'a [T]> {
+    array.as_slice().map_err(|_| {
+        PyValueError::new_err(format!("{name}: is not aligned to its elements: {name}.copy() is"))
+    })
+}
+
+fn overlap(name: &str) -> PyErr {
+    PyValueError::new_err(format!(
+        "{name}: shares memory with an array that this call or one of another thread writes"
+    ))
 }
 
 fn order<T: Element>(name: &str, array: &Bound<PyArrayDyn<T>>) -> PyErr {

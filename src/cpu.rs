@@ -327,10 +327,15 @@ impl Cpu {
         count: usize,
         body: impl Fn(usize) + Sync + Send,
     ) {
-        let body = |index| {
+        self.for_each_dyn(parallel, count, &|index| {
             let _flush = FlushSubnormals::new();
             body(index);
-        };
+        });
+    }
+
+    /// One for all kernels: a call through a pointer is nothing beside a piece of work, and rayon's
+    /// code for each of a hundred closures would be a third of the library, and of its compile time.
+    fn for_each_dyn(&self, parallel: bool, count: usize, body: &(dyn Fn(usize) + Sync)) {
         if parallel && self.threads > 1 && count > 1 {
             self.install(|| (0..count).into_par_iter().with_max_len(1).for_each(body));
         } else {

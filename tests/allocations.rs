@@ -109,7 +109,7 @@ fn check(cpu: &Cpu, steps: &[usize]) {
 }
 
 fn training_the_mlp_takes_no_memory_after_the_first_step() {
-    let shape = MlpShape { inputs: 90, hidden: 130, classes: 10 };
+    let shape = MlpShape { inputs: 24, hidden: 130, classes: 10 };
     let mut random = Random::new(31);
     let split = Split {
         train: samples(&mut random, 1100, shape.inputs, shape.classes),

@@ -96,6 +96,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `serde` | the settings of the training loops, and what they report, can be written and read in serde's formats |
+//! | `safetensors` | the weights of networks also in `.safetensors` files ([`train::weights`]) |
 //! | `ndarray` | views of ndarray's arrays as arguments of the kernels, without copies |
 
 pub mod cpu;

@@ -670,7 +670,7 @@ fn the_shuffle_is_numpys() {
     // numpy.random.RandomState(521).shuffle(numpy.arange(20)), NumPy 2.4
     let expected = [7, 6, 11, 3, 13, 5, 14, 1, 19, 4, 2, 16, 8, 9, 12, 0, 17, 10, 15, 18];
     assert_eq!(permutation(20, 521), expected);
-    assert_eq!(permutation(0, 521), []);
+    assert_eq!(permutation(0, 521), [0_u32; 0]);
     assert_eq!(permutation(1, 521), [0]);
 }
 

@@ -444,7 +444,7 @@ pub struct TrainOptions {
     #[arg(requires = "checkpoint")]
     pub checkpoint_every: usize,
 
-    /// Save the final weights
+    /// Save the final weights; F.safetensors is another format for them
     #[arg(long, value_name = "F.npz")]
     pub save: Option<PathBuf>,
 

@@ -1,11 +1,11 @@
 //! A trained network from a weight file, whichever of the two it is.
 
 use kernelet::data::PIXELS;
-use kernelet::data::npz::{Input, array_names, list_names};
+use kernelet::data::npz::{Input, list_names};
 use kernelet::kernels::relu_batch_norm::{Moments, Normalization, RunningMoments};
 use kernelet::nn::cnn::EPSILON;
 use kernelet::nn::{Cnn, Mlp, cnn, mlp};
-use kernelet::train::weights::{load_cnn, load_mlp};
+use kernelet::train::weights::{array_names, load_cnn, load_mlp};
 use kernelet::{Cpu, Error};
 
 use crate::network::check_memory;

@@ -163,6 +163,20 @@ fn the_history_has_the_columns_of_the_contract() {
 }
 
 #[test]
+fn weights_may_be_safetensors() {
+    let folder = folder_with_data(60);
+    let path = folder.path();
+    let train = "train mlp --data data.npz --hidden 9 --epochs";
+    assert_success(&run(path, &format!("{train} 2 --save w.npz")));
+    assert_success(&run(path, &format!("{train} 0 --init w.npz --save w.safetensors")));
+    assert_success(&run(path, &format!("{train} 0 --init w.safetensors --save again.npz")));
+    let bytes = |name| fs::read(path.join(name)).expect("the weights");
+    assert!(bytes("w.npz") == bytes("again.npz"), "there and back, the weights are others");
+    let begin = &bytes("w.safetensors")[8..10];
+    assert_eq!(begin, b"{\"", "a header in JSON");
+}
+
+#[test]
 fn saved_weights_start_the_next_run() {
     let folder = folder_with_data(150);
     let common = "train mlp --data data.npz --lr 1e-3 --momentum 0";

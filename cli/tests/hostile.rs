@@ -241,6 +241,29 @@ fn weights() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
+/// Weights in the other format, and what is said of them.
+fn safetensors() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let file = |header: &str, zeros: usize| {
+        let len = (header.len() as u64).to_le_bytes();
+        [&len[..], header.as_bytes(), &vec![0; zeros]].concat()
+    };
+    let one = |shape: &str, end: &str, zeros| {
+        let array = format!("{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}");
+        file(&format!("{{\"w_h\":{array}}}"), zeros)
+    };
+    vec![
+        ("safetensors: nothing", Vec::new(), "not a whole .safetensors file"),
+        ("safetensors: an archive", npz(Stored, &[]), "has a header of"),
+        ("safetensors: half a header", one("[1]", "4", 4)[..30].to_vec(), "it has 30 bytes"),
+        ("safetensors: no JSON", file("images,labels", 0), "not a .safetensors file"),
+        ("safetensors: 100,000 levels", file(&"{\"w_h\":".repeat(100_000), 0), "recursion limit"),
+        ("safetensors: a billion weights", one("[1000000000]", "4000000000", 4), "calls for"),
+        ("safetensors: a shape that overflows", one("[4611686018427387904,4]", "4", 4), "overflow"),
+        ("safetensors: bytes of nobody's", one("[1]", "4", 5), "calls for"),
+        ("safetensors: 65 MB", one("[1,16250000]", "65000000", 65_000_000), "b_h"),
+    ]
+}
+
 /// Images, and what is said of them.
 fn images() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     vec![
@@ -301,11 +324,13 @@ fn files_made_to_do_harm_are_refused_in_one_line() {
     let kinds = [
         (data(), "train mlp --data F.npz"),
         (weights(), "predict --model F.npz --images i.npy"),
+        (safetensors(), "predict --model F.safetensors --images i.npy"),
         (images(), "predict --model w.npz --images F.npz"),
     ];
     for (files, line) in kinds {
+        let file = line.split(' ').find(|word| word.starts_with("F.")).expect("the file");
         for (what, bytes, why) in files {
-            fs::write(path("F.npz"), bytes).expect("F.npz");
+            fs::write(path(file), bytes).expect("a file made to do harm");
             check(what, line, why);
         }
     }
@@ -320,7 +345,7 @@ fn files_made_to_do_harm_are_refused_in_one_line() {
     assert!(!path("pickled").exists(), "a pickle was run");
     assert!(path("nowhere").is_symlink() && path("loop").is_symlink(), "a link was replaced");
     let left = fs::read_dir(folder.path()).expect("the folder").count();
-    assert_eq!(left, 7, "only what the test has made is left");
+    assert_eq!(left, 8, "only what the test has made is left");
 }
 
 /// The limit is the user's to raise and to lower.

@@ -9,13 +9,11 @@ use std::path::Path;
 
 use kernelet::data::npz::array_names;
 use kernelet::data::{Dataset, Images, PIXELS, read_images};
-use kernelet::kernels::relu_batch_norm::RunningMoments;
-use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
 use kernelet::train::checkpoint;
-use kernelet::train::weights::{load_cnn, load_mlp};
 use kernelet_fuzz::archive;
 use kernelet_fuzz::checkpoint::sealed;
 use kernelet_fuzz::file::Bytes;
+use kernelet_fuzz::networks::{assert_finite, check_cnn, check_mlp, check_running, cnn, mlp};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
 fuzz_target!(|data: &[u8]| {
@@ -77,34 +75,11 @@ fn images(path: &Path) {
     assert_finite("pixels", &pixels);
 }
 
-fn mlp(path: &Path) {
-    if let Ok(mlp) = load_mlp(path) {
-        check_mlp(&mlp);
-    }
-}
-
 fn checkpoint_of_mlp(path: &Path) {
     let Ok((_, _, mlp, state)) = checkpoint::load_mlp(path) else { return };
     check_mlp(&mlp);
     check_mlp(&state.velocity);
     assert_eq!(mlp.shape, state.velocity.shape, "the velocity's shape");
-}
-
-fn check_mlp(mlp: &Mlp) {
-    let Mlp { shape, w_h, b_h, w_o, b_o } = mlp;
-    let MlpShape { inputs, hidden, classes } = *shape;
-    assert!(inputs > 0 && hidden > 0 && classes > 0, "{shape:?}");
-    weights("w_h", w_h, inputs * hidden);
-    weights("b_h", b_h, hidden);
-    weights("w_o", w_o, hidden * classes);
-    weights("b_o", b_o, classes);
-}
-
-fn cnn(path: &Path, height: usize, width: usize) {
-    let Ok((cnn, running)) = load_cnn(path, height, width) else { return };
-    assert!(cnn.shape.height == height && cnn.shape.width == width, "{:?}", cnn.shape);
-    check_cnn(&cnn);
-    check_running(cnn.shape, running);
 }
 
 fn checkpoint_of_cnn(path: &Path) {
@@ -114,33 +89,4 @@ fn checkpoint_of_cnn(path: &Path) {
         assert_eq!(network.shape, cnn.shape, "the moments' shape");
     }
     check_running(cnn.shape, state.running_moments);
-}
-
-fn check_cnn(cnn: &Cnn) {
-    let Cnn { shape, w0, b0, w1, b1, w2, b2 } = cnn;
-    let CnnShape { channels, filters, hidden, classes, .. } = *shape;
-    assert!(channels > 0 && filters > 0 && hidden > 0 && classes > 0, "{shape:?}");
-    weights("w0", w0, 9 * channels * filters);
-    weights("b0", b0, filters);
-    weights("w1", w1, shape.pooled() * hidden);
-    weights("b1", b1, hidden);
-    weights("w2", w2, hidden * classes);
-    weights("b2", b2, classes);
-}
-
-fn check_running(CnnShape { filters, .. }: CnnShape, running: Option<RunningMoments>) {
-    if let Some(running) = running {
-        weights("running_mean", &running.mean, filters);
-        weights("running_variance", &running.variance, filters);
-        assert!(running.variance.iter().all(|&variance| variance >= 0.0), "a negative variance");
-    }
-}
-
-fn weights(name: &str, values: &[f32], len: usize) {
-    assert_eq!(values.len(), len, "length of {name}");
-    assert_finite(name, values);
-}
-
-fn assert_finite(name: &str, values: &[f32]) {
-    assert!(values.iter().all(|value| value.is_finite()), "{name} that are not finite");
 }

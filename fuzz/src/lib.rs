@@ -5,3 +5,4 @@
 pub mod archive;
 pub mod checkpoint;
 pub mod file;
+pub mod networks;

@@ -54,14 +54,15 @@ impl Mlp {
         Ok(Self(Shared::new(nn::Mlp::xavier(shape, seed))))
     }
 
-    /// Reads the weights of an .npz file that `save` or `kernelet train-mlp` wrote.
+    /// Reads the weights of an .npz or .safetensors file that `save` or `kernelet train mlp` wrote.
     #[staticmethod]
     fn load(py: Python, path: PathBuf) -> PyResult<Self> {
         let network = py.detach(|| weights::load_mlp(&*path)).map_err(exception)?;
         Ok(Self(Shared::new(network)))
     }
 
-    /// Writes the weights to an .npz file, which appears complete or not at all.
+    /// Writes the weights to an .npz or, by its name, a .safetensors file, which appears complete or not
+    /// at all.
     fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
         let network = self.0.get();
         py.detach(|| weights::save_mlp(&path, &network)).map_err(exception)
@@ -235,8 +236,8 @@ impl Cnn {
         Ok(Self(Shared::new(TrainedCnn { network, running_moments: None })))
     }
 
-    /// Reads the weights, and the running moments if there are any, of an .npz file that `save` or
-    /// `kernelet train-cnn` wrote.
+    /// Reads the weights, and the running moments if there are any, of an .npz or .safetensors file
+    /// that `save` or `kernelet train cnn` wrote.
     #[staticmethod]
     #[pyo3(signature = (path, *, height = 28, width = 28))]
     fn load(py: Python, path: PathBuf, height: usize, width: usize) -> PyResult<Self> {
@@ -245,8 +246,8 @@ impl Cnn {
         Ok(Self(Shared::new(TrainedCnn { network, running_moments })))
     }
 
-    /// Writes the weights and the running moments to an .npz file, which appears complete or not at
-    /// all.
+    /// Writes the weights and the running moments to an .npz or, by its name, a .safetensors file,
+    /// which appears complete or not at all.
     fn save(&self, py: Python, path: PathBuf) -> PyResult<()> {
         let TrainedCnn { network, running_moments } = &*self.0.get();
         py.detach(|| weights::save_cnn(&path, network, running_moments.as_ref())).map_err(exception)

@@ -92,6 +92,21 @@ def test_files(tmp_path, letters, network):
         type(model).load(path)
 
 
+@pytest.mark.parametrize("network", ["MLP", "CNN"])
+def test_safetensors(tmp_path, letters, network):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    images, labels = small(letters, 64)
+    model = getattr(k, network)(16)
+    model.fit(images, labels, epochs=1)
+    model.save(tmp_path / "ours.safetensors")
+    arrays = safetensors.load_file(tmp_path / "ours.safetensors")
+    for name, values in model.weights.items():
+        assert_array_equal(arrays[name], values)
+    safetensors.save_file(arrays, tmp_path / "theirs.safetensors")
+    loaded = type(model).load(tmp_path / "theirs.safetensors")
+    assert_array_equal(loaded.predict(images), model.predict(images))
+
+
 def test_cnn_learns(letters):
     images, labels = small(letters, 256)
     cnn = k.CNN(32, filters=8)

@@ -15,6 +15,8 @@
 
 mod letters;
 pub mod npz;
+#[cfg(feature = "safetensors")]
+pub(crate) mod safetensors;
 pub mod split;
 
 use std::io::{Read, Seek};

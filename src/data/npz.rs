@@ -58,7 +58,7 @@ pub enum Limit {
 
 impl Limit {
     /// The bytes for an array that takes `packed` of a file; a pipe does not tell.
-    fn bytes(self, packed: Option<u64>) -> u64 {
+    pub(super) fn bytes(self, packed: Option<u64>) -> u64 {
         const MOST: u64 = 16 << 30;
         match self {
             Self::OfFile => packed.map_or(MOST, |n| n.saturating_mul(100).clamp(64 << 20, MOST)),
@@ -404,6 +404,17 @@ fn open(path: &Path) -> Result<BufReader<File>, Error> {
     open().map_err(|source| Error::Io { path: path.into(), source })
 }
 
+/// Opens a file to read here and there in it.
+pub(super) fn open_regular(path: &Path) -> Result<BufReader<File>, Error> {
+    let metadata = fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    // Before it is opened: a pipe would wait for somebody to write to it.
+    if !metadata.is_file() && !metadata.is_dir() {
+        let why = "is no regular file: an archive cannot be read through a pipe or a device";
+        return Err(Error::File { path: path.into(), why: why.into() });
+    }
+    open(path)
+}
+
 /// An open `.npz` file.
 pub(crate) struct Archive<'a, R> {
     file: Input<'a>,
@@ -413,14 +424,7 @@ pub(crate) struct Archive<'a, R> {
 impl<'a> Archive<'a, BufReader<File>> {
     pub(crate) fn open(file: impl Into<Input<'a>>) -> Result<Self, Error> {
         let file = file.into();
-        let metadata = fs::metadata(file.path)
-            .map_err(|source| Error::Io { path: file.path.into(), source })?;
-        // Before it is opened: a pipe would wait for somebody to write to it.
-        if !metadata.is_file() && !metadata.is_dir() {
-            let why = "is no regular file: an archive cannot be read through a pipe or a device";
-            return Err(Error::File { path: file.path.into(), why: why.into() });
-        }
-        Self::new(open(file.path)?, file)
+        Self::new(open_regular(file.path)?, file)
     }
 }
 
@@ -448,7 +452,7 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         Ok(Self { file, zip })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.file.path
     }
 
@@ -518,6 +522,11 @@ pub fn list_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
     if list.is_empty() { "nothing".into() } else { list.join(", ") }
 }
 
+/// The begin of a text out of a file, on one line.
+pub(super) fn printable(text: &str, most: usize) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(most).collect()
+}
+
 /// Reads the header of an `.npy` file. Returns also how many bytes it takes.
 fn read_header(file: &mut impl Read) -> Result<(NpyHeader, u64), String> {
     let damaged = |e: io::Error| format!("is damaged: {e}");
@@ -536,15 +545,7 @@ fn read_header(file: &mut impl Read) -> Result<(NpyHeader, u64), String> {
     let mut text = vec![0; len];
     file.read_exact(&mut text).map_err(damaged)?;
 
-    let quote = || {
-        let text: String = String::from_utf8_lossy(&text)
-            .trim()
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .take(100)
-            .collect();
-        text
-    };
+    let quote = || printable(String::from_utf8_lossy(&text).trim(), 100);
     check_header(&text).map_err(|why| format!("has a header {why}: {}", quote()))?;
     let header = NpyHeader::from_reader((&head[..head_len]).chain(&text[..])).map_err(|e| {
         // The parser draws its syntax errors over several lines.
@@ -787,7 +788,7 @@ impl Array {
     }
 }
 
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+pub(super) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks().0.iter().copied()
 }
 

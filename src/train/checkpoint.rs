@@ -197,12 +197,12 @@ pub fn load_mlp<'a>(
     file: impl Into<Input<'a>>,
 ) -> Result<(About, mlp::Settings, Mlp, mlp::State), Error> {
     load(file.into(), MLP, |from| {
-        let network = read_mlp(from.file, "")?;
+        let network = read_mlp(&mut *from.archive.borrow_mut(), "")?;
         let fits = |prefix: &str, mlp: Mlp| match mlp.shape == network.shape {
             true => Ok(mlp),
             false => Err(from.fail(format!("the arrays of {prefix} have other shapes"))),
         };
-        let read = |prefix| fits(prefix, read_mlp(from.file, prefix)?);
+        let read = |prefix| fits(prefix, read_mlp(&mut *from.archive.borrow_mut(), prefix)?);
         let (epoch, train_seconds, history) = from.run()?;
         let best = from.best(epoch, || read("best."))?;
         let velocity = read("velocity.")?;
@@ -321,9 +321,10 @@ pub fn load_cnn<'a>(
 ) -> Result<(About, cnn::Settings, Cnn, cnn::State), Error> {
     load(file.into(), CNN, |from| {
         let (height, width) = (from.count("height")?, from.count("width")?);
-        let (network, running_moments) = read_cnn(from.file, "", height, width)?;
+        let (network, running_moments) =
+            read_cnn(&mut *from.archive.borrow_mut(), "", height, width)?;
         let read = |prefix: &str| {
-            let (cnn, moments) = read_cnn(from.file, prefix, height, width)?;
+            let (cnn, moments) = read_cnn(&mut *from.archive.borrow_mut(), prefix, height, width)?;
             match cnn.shape == network.shape {
                 true => Ok((cnn, moments)),
                 false => Err(from.fail(format!("the arrays of {prefix} have other shapes"))),

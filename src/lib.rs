@@ -73,7 +73,7 @@
 //! | [`train`] | the training loops and their history |
 //! | [`data`] | `.npz` files, the split, the embedded letters |
 //! | [`peak`] | what this machine can do at most |
-//! | `interop` | with the feature `ndarray`: its arrays as arguments |
+//! | `interop` | with the features `ndarray` and `faer`: their arrays and matrices as arguments |
 //! | [`guide`] | how things are named, and how to write a layer of one's own |
 //!
 //! Data flow one way: data, train, nn, kernels. Each knows only those after it.
@@ -98,12 +98,13 @@
 //! | `serde` | the settings of the training loops, and what they report, can be written and read in serde's formats |
 //! | `safetensors` | the weights of networks also in `.safetensors` files ([`train::weights`]) |
 //! | `ndarray` | views of ndarray's arrays as arguments of the kernels, without copies |
+//! | `faer` | products of faer's matrices, without copies |
 
 pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod guide;
-#[cfg(feature = "ndarray")]
+#[cfg(any(feature = "faer", feature = "ndarray"))]
 pub mod interop;
 pub mod kernels;
 pub mod nn;

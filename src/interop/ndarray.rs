@@ -28,18 +28,12 @@
 //! # Ok::<(), kernelet::Error>(())
 //! ```
 
-#![forbid(unsafe_code)]
+use ndarray::{ArrayView, ArrayView2, ArrayViewMut, ArrayViewMut2, Dimension};
 
-use ndarray::{
-    ArrayBase, ArrayView, ArrayView2, ArrayViewMut, ArrayViewMut2, Dimension, Ix2, RawData,
-};
-
+use super::{Operand, multiply};
 use crate::cpu::Cpu;
 use crate::error::Error;
-use crate::kernels::gemm::{self, GemmShape, Matrix, Write};
-
-const CONTIGUOUS: &str = "rows side by side without gaps are wanted";
-const EITHER_ORDER: &str = "rows or columns side by side without gaps are wanted";
+use crate::kernels::gemm::Write;
 
 /// The elements of an array of any number of axes, row by row, for a kernel to read. `name` is the
 /// argument's for the message.
@@ -50,7 +44,7 @@ pub fn slice<'a, T, D: Dimension>(
     name: &'static str,
     array: ArrayView<'a, T, D>,
 ) -> Result<&'a [T], Error> {
-    array.to_slice().ok_or_else(|| layout(name, array.shape(), array.strides(), CONTIGUOUS))
+    array.to_slice().ok_or_else(|| layout(name, array.shape(), array.strides()))
 }
 
 /// [`slice()`], for a kernel to write.
@@ -62,103 +56,37 @@ pub fn slice_mut<'a, T, D: Dimension>(
     array: ArrayViewMut<'a, T, D>,
 ) -> Result<&'a mut [T], Error> {
     if !array.is_standard_layout() {
-        return Err(layout(name, array.shape(), array.strides(), CONTIGUOUS));
+        return Err(layout(name, array.shape(), array.strides()));
     }
     Ok(array.into_slice().unwrap_or(&mut []))
 }
 
 /// C = A B or C += A B, as `write` says: [`gemm`](crate::kernels::gemm::gemm) of views, each of which
-/// may also be a transpose.
+/// may also be a transpose, or a part of a larger matrix.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not fit each other. [`Error::Layout`] if a view has gaps or
-/// steps backwards.
+/// [`Error::Shape`] if the shapes do not fit each other. [`Error::Layout`] if neither the rows nor the
+/// columns of a view have their elements side by side, or if they go backwards.
 pub fn gemm(
     cpu: &Cpu,
     a: ArrayView2<f32>,
     b: ArrayView2<f32>,
     write: Write,
-    c: ArrayViewMut2<f32>,
+    mut c: ArrayViewMut2<f32>,
 ) -> Result<(), Error> {
-    let transposed = is_transposed("C", &c)?;
-    let (rows, columns) = c.dim();
-    let rows_first = if transposed { c.reversed_axes() } else { c };
-    let elements = rows_first.into_slice().unwrap_or(&mut []);
-    let c = Operand { elements, shape: [rows, columns], transposed };
-    multiply(cpu, operand("A", a)?, operand("B", b)?, write, c)
+    let (first, shape, strides) = (c.as_mut_ptr(), c.dim(), c.strides());
+    let c = Operand::new("C", first, shape.into(), [strides[0], strides[1]])?;
+    // SAFETY: these are borrows of the elements, and that of C is a mutable one, which is ours.
+    unsafe { multiply(cpu, operand("A", a)?, operand("B", b)?, write, c) }
 }
 
-fn operand<'a>(
-    name: &'static str,
-    array: ArrayView2<'a, f32>,
-) -> Result<Operand<&'a [f32]>, Error> {
-    let transposed = is_transposed(name, &array)?;
-    let (rows, columns) = array.dim();
-    let rows_first = if transposed { array.reversed_axes() } else { array };
-    let elements = rows_first.to_slice().unwrap_or(&[]);
-    Ok(Operand { elements, shape: [rows, columns], transposed })
+fn operand(name: &'static str, array: ArrayView2<f32>) -> Result<Operand<*const f32>, Error> {
+    let strides = [array.strides()[0], array.strides()[1]];
+    Operand::new(name, array.as_ptr(), array.dim().into(), strides)
 }
 
-/// Whether the columns of a matrix without gaps, not its rows, lie side by side.
-fn is_transposed<S: RawData<Elem = f32>>(
-    name: &'static str,
-    array: &ArrayBase<S, Ix2>,
-) -> Result<bool, Error> {
-    if array.is_standard_layout() {
-        return Ok(false);
-    }
-    if array.raw_view().reversed_axes().is_standard_layout() {
-        return Ok(true);
-    }
-    Err(layout(name, array.shape(), array.strides(), EITHER_ORDER))
-}
-
-fn layout(name: &'static str, shape: &[usize], strides: &[isize], wanted: &'static str) -> Error {
+/// Why an array is no slice.
+fn layout(name: &'static str, shape: &[usize], strides: &[isize]) -> Error {
+    let wanted = "rows side by side without gaps are wanted";
     Error::Layout { name, shape: shape.into(), strides: strides.into(), wanted }
-}
-
-/// A matrix of either order, without gaps, and its rows and columns.
-struct Operand<M> {
-    elements: M,
-    shape: [usize; 2],
-    /// Whether the columns, not the rows, lie side by side.
-    transposed: bool,
-}
-
-impl<'a> Operand<&'a [f32]> {
-    /// The matrix, or its transpose.
-    fn matrix(&self, transpose: bool) -> Matrix<'a> {
-        match self.transposed == transpose {
-            true => Matrix::N(self.elements),
-            false => Matrix::T(self.elements),
-        }
-    }
-}
-
-/// C = A B or C += A B. Where C has its columns side by side, its transpose is computed.
-fn multiply(
-    cpu: &Cpu,
-    a: Operand<&[f32]>,
-    b: Operand<&[f32]>,
-    write: Write,
-    c: Operand<&mut [f32]>,
-) -> Result<(), Error> {
-    let ([m, k], [_, n]) = (a.shape, b.shape);
-    check_shape("B", b.shape, [k, n])?;
-    check_shape("C", c.shape, [m, n])?;
-    // The transpose of a transpose is the matrix.
-    let (a, b) = (a.matrix(c.transposed), b.matrix(c.transposed));
-    if c.transposed {
-        gemm::gemm(cpu, GemmShape { m: n, k, n: m }, b, a, write, c.elements);
-    } else {
-        gemm::gemm(cpu, GemmShape { m, k, n }, a, b, write, c.elements);
-    }
-    Ok(())
-}
-
-fn check_shape(name: &'static str, found: [usize; 2], wanted: [usize; 2]) -> Result<(), Error> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(Error::Shape { name, found: found.into(), wanted: wanted.into() })
 }

@@ -4,13 +4,15 @@
 
 mod blocked;
 pub(super) mod microkernel;
-pub(super) mod pack;
+pub(crate) mod pack;
 mod streamed;
 
 use std::cell::Cell;
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, Par};
+
+use pack::Strided;
 
 use super::kernel_span;
 use super::scratch::Buffer;
@@ -167,6 +169,24 @@ pub fn gemm(cpu: &Cpu, shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: 
     gemm_with(cpu, shape, a, b, write, c, Epilogue::None);
 }
 
+/// [`gemm`] of matrices that have gaps, for other crates' matrices.
+///
+/// # Safety
+/// The operands are of that shape, and C has rows of `n` elements, which are nobody else's.
+#[cfg(any(feature = "faer", feature = "ndarray"))]
+pub(crate) unsafe fn gemm_with_gaps(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: Strided,
+    b: Strided,
+    write: Write,
+    c: (*mut f32, usize),
+) {
+    kernel_span!("gemm", shape.flops(), shape.bytes());
+    // SAFETY: the caller's promise.
+    unsafe { gemm_strided(cpu, shape, a, b, write, c, Epilogue::None) }
+}
+
 thread_local! {
     /// A product without summands is computed from these.
     static ZEROS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -187,21 +207,43 @@ pub(super) fn gemm_with(
     check_len("A", a.data().len(), m, k);
     check_len("B", b.data().len(), k, n);
     check_len("C", c.len(), m, n);
-    if c.is_empty() {
+    let (a, b) = (Strided::of(a, m, k), Strided::of(b, k, n));
+    // SAFETY: the lengths are those of the shape.
+    unsafe { gemm_strided(cpu, shape, a, b, write, (c.as_mut_ptr(), n), epilogue) }
+}
+
+/// [`gemm_with`] on rows, or columns of A and B, that may lie apart. `c` is where C begins and how far
+/// apart its rows are.
+///
+/// # Safety
+/// The operands are of that shape, and C has rows of `n` elements, which are nobody else's.
+unsafe fn gemm_strided(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: Strided,
+    b: Strided,
+    write: Write,
+    c: (*mut f32, usize),
+    epilogue: Epilogue,
+) {
+    let GemmShape { m, k, n } = shape;
+    if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
         // An empty sum is a product with zeros, epilogue and all.
         let mut zeros = Buffer::borrow(&ZEROS, m.max(n));
         zeros.fill(0.0);
-        let (a, b) = (Matrix::N(&zeros[..m]), Matrix::N(&zeros[..n]));
-        return blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue);
-    }
-    if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape) {
+        let (a, b) = (Strided::new(&zeros[..m], 1, 1), Strided::new(&zeros[..n], n, 1));
+        // SAFETY: a column and a row of zeros; C is the caller's promise.
+        unsafe { blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue) }
+    } else if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape) {
         let _flush = FlushSubnormals::new();
-        faer(shape, a, b, write, c);
+        // SAFETY: the caller's promise.
+        unsafe { faer(shape, a, b, write, c) }
     } else {
-        blocked::gemm(cpu, shape, a, b, write, c, epilogue);
+        // SAFETY: the caller's promise.
+        unsafe { blocked::gemm(cpu, shape, a, b, write, c, epilogue) }
     }
 }
 
@@ -240,19 +282,22 @@ fn faer_is_faster(cpu: &Cpu, shape: GemmShape) -> bool {
     (vector || small) && cpu.is_best()
 }
 
-fn faer(shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: &mut [f32]) {
-    fn view(matrix: Matrix<'_>, rows: usize, cols: usize) -> MatRef<'_, f32> {
-        match matrix {
-            Matrix::N(data) => MatRef::from_row_major_slice(data, rows, cols),
-            Matrix::T(data) => MatRef::from_column_major_slice(data, rows, cols),
-        }
-    }
+/// # Safety
+/// As for [`gemm_strided`].
+unsafe fn faer(
+    shape: GemmShape,
+    a: Strided,
+    b: Strided,
+    write: Write,
+    (c, row_stride): (*mut f32, usize),
+) {
     let GemmShape { m, k, n } = shape;
     let accumulate = match write {
         Write::Overwrite => Accum::Replace,
         Write::Add => Accum::Add,
     };
-    let c = MatMut::from_row_major_slice_mut(c, m, n);
+    // SAFETY: the caller's promise.
+    let c = unsafe { MatMut::from_raw_parts_mut(c, m, n, row_stride as isize, 1) };
     // Never faer's threads: they would be a second pool beside ours.
-    matmul(c, accumulate, view(a, m, k), view(b, k, n), 1.0, Par::Seq);
+    matmul(c, accumulate, a.view(m, k), b.view(k, n), 1.0, Par::Seq);
 }

@@ -73,28 +73,30 @@ thread_local! {
     pub(super) static BLOCK: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// `C = epilogue([C +] A B)`. The caller (see [`super::gemm`]) has checked the lengths, and no
-/// dimension is 0.
-pub(super) fn gemm(
+/// `C = epilogue([C +] A B)`. No dimension is 0. A [`Epilogue::ReluMask`] has C's stride.
+///
+/// # Safety
+/// The operands are of that shape, and C has rows of at least `n` elements, `row_stride` apart, which
+/// are nobody else's.
+pub(super) unsafe fn gemm(
     cpu: &Cpu,
     shape: GemmShape,
-    a: Matrix,
-    b: Matrix,
+    a: Strided,
+    b: Strided,
     write: Write,
-    c: &mut [f32],
+    (c, row_stride): (*mut f32, usize),
     epilogue: Epilogue,
 ) {
     let GemmShape { m, k, n } = shape;
-    let (a, b) = (Strided::new(a, m, k), Strided::new(b, k, n));
     let accumulate = write == Write::Add;
-    let to = Destination { ptr: c.as_mut_ptr(), first_row: 0, row_stride: n, col_stride: 1 };
+    let to = Destination { ptr: c, first_row: 0, row_stride, col_stride: 1 };
     let mut product = Product { shape, a, b, accumulate, to, epilogue };
     // With few rows or few columns the large operand is best read where it lies, row by row, and
     // only the small one packed: where it is transposed, C^T = B^T A^T does that.
     let few_rows = m <= streamed::FEW_ROWS && m < n && b.row_stride == 1;
     let few_columns = n <= streamed::FEW_ROWS && n < m && a.row_stride == 1;
     if (few_rows || few_columns) && k > 1 && matches!(epilogue, Epilogue::None) {
-        let to = Destination { row_stride: 1, col_stride: n, ..to };
+        let to = Destination { row_stride: 1, col_stride: row_stride, ..to };
         let shape = GemmShape { m: n, k, n: m };
         product = Product { shape, a: b.transposed(), b: a.transposed(), to, ..product };
     }
@@ -116,7 +118,7 @@ pub(super) fn gemm_by_row_blocks(
     consume: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) {
     let GemmShape { m, k, n } = shape;
-    let (a, b) = (Strided::new(a, m, k), Strided::new(b, k, n));
+    let (a, b) = (Strided::of(a, m, k), Strided::of(b, k, n));
     let to = Destination { ptr: std::ptr::null_mut(), first_row: 0, row_stride: n, col_stride: 1 };
     let product = Product { shape, a, b, accumulate: false, to, epilogue: Epilogue::None };
     cpu.arch().dispatch(GemmByRowBlocks { cpu, product, block, consume });

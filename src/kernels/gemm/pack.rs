@@ -1,29 +1,99 @@
 //! Copies of parts of the operands, laid out as the register tile reads them.
 
+use std::marker::PhantomData;
+
+use faer::MatRef;
 use pulp::Simd;
 
 use super::Matrix;
 use super::microkernel::{PanelA, PanelB, Tile, multiply_add, prefetch};
 
-/// One of the two operands with its strides in elements; element (i, j) is at
-/// `data[i * row_stride + j * col_stride]`.
+/// One of the two operands, its strides in elements. One of them is 1: that of the axis along which
+/// it is contiguous.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Strided<'a> {
-    pub data: &'a [f32],
-    pub row_stride: usize,
-    pub col_stride: usize,
+pub(crate) struct Strided<'a> {
+    ptr: *const f32,
+    /// Elements from the first to behind the last.
+    len: usize,
+    pub(in crate::kernels) row_stride: usize,
+    pub(in crate::kernels) col_stride: usize,
+    borrow: PhantomData<&'a [f32]>,
 }
 
+// SAFETY: it is a shared borrow of its elements.
+unsafe impl Send for Strided<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Strided<'_> {}
+
 impl<'a> Strided<'a> {
-    pub(super) fn new(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
+    /// Rows or columns, side by side, of a slice: element (i, j) is number
+    /// `i * row_stride + j * col_stride`.
+    pub(in crate::kernels) fn new(data: &'a [f32], row_stride: usize, col_stride: usize) -> Self {
+        let (ptr, len) = (data.as_ptr(), data.len());
+        Self { ptr, len, row_stride, col_stride, borrow: PhantomData }
+    }
+
+    /// A matrix of `rows` x `cols`.
+    pub(super) fn of(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
         match matrix {
-            Matrix::N(data) => Self { data, row_stride: cols, col_stride: 1 },
-            Matrix::T(data) => Self { data, row_stride: 1, col_stride: rows },
+            Matrix::N(data) => Self::new(data, cols, 1),
+            Matrix::T(data) => Self::new(data, 1, rows),
         }
+    }
+
+    /// `count` contiguous runs of `run` elements, `stride` apart: the rows of a matrix, or, if
+    /// `transposed`, its columns.
+    ///
+    /// # Safety
+    /// The elements are readable and nobody writes them for `'a`. There may be anything between
+    /// the runs.
+    #[cfg(any(feature = "faer", feature = "ndarray"))]
+    pub(crate) unsafe fn from_runs(
+        ptr: *const f32,
+        [count, run]: [usize; 2],
+        stride: usize,
+        transposed: bool,
+    ) -> Self {
+        let len = if count == 0 || run == 0 { 0 } else { (count - 1) * stride + run };
+        let by_rows = Self { ptr, len, row_stride: stride, col_stride: 1, borrow: PhantomData };
+        if transposed { by_rows.transposed() } else { by_rows }
     }
 
     pub(super) fn transposed(self) -> Self {
         Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    /// `len` elements from number `start` on.
+    ///
+    /// # Safety
+    /// They are of one run: of a row if `col_stride` is 1, else of a column.
+    #[inline(always)]
+    unsafe fn run(self, start: usize, len: usize) -> &'a [f32] {
+        assert!(start <= self.len && len <= self.len - start, "beyond the matrix");
+        // SAFETY: inside the matrix, and elements of one run lie side by side.
+        unsafe { std::slice::from_raw_parts(self.ptr.add(start), len) }
+    }
+
+    /// Element number `start`, from which `span` more than one can be reached.
+    #[inline(always)]
+    pub(super) fn pointer(self, start: usize, span: usize) -> *const f32 {
+        assert!(start < self.len && span < self.len - start, "beyond the matrix");
+        // In bounds, as just asserted.
+        self.ptr.wrapping_add(start)
+    }
+
+    /// As faer has it.
+    pub(super) fn view(self, rows: usize, cols: usize) -> MatRef<'a, f32> {
+        // SAFETY: the strides are those of the elements, which are borrowed for 'a.
+        unsafe {
+            MatRef::from_raw_parts(
+                self.ptr,
+                rows,
+                cols,
+                self.row_stride as isize,
+                self.col_stride as isize,
+            )
+        }
     }
 }
 
@@ -53,7 +123,8 @@ pub(super) fn pack_a<S: Simd, const MR: usize, const STRIDE: usize>(
     let packed = &mut packed[..packed_a_len(rows, MR, STRIDE)];
     if a.row_stride == 1 {
         for p in 0..kc {
-            let from = &a.data[(start + p) * a.col_stride + first..][..rows];
+            // SAFETY: of one column, which A has side by side.
+            let from = unsafe { a.run((start + p) * a.col_stride + first, rows) };
             for (from, tile) in from.chunks(MR).zip(packed.chunks_exact_mut(MR * STRIDE)) {
                 prefetch(from.as_ptr().wrapping_add(ROWS_AHEAD * a.col_stride));
                 let to = &mut tile[p * MR..][..MR];
@@ -69,7 +140,8 @@ pub(super) fn pack_a<S: Simd, const MR: usize, const STRIDE: usize>(
         for (i, to) in packed.chunks_exact_mut(STRIDE).enumerate() {
             let to = &mut to[..kc];
             if i < rows {
-                copy::<S>(&a.data[(first + i) * a.row_stride + start..][..kc], to);
+                // SAFETY: of one row, which A has side by side.
+                copy::<S>(unsafe { a.run((first + i) * a.row_stride + start, kc) }, to);
             } else {
                 to.fill(0.0);
             }
@@ -118,10 +190,10 @@ pub(super) fn unpacked_a<const MR: usize>(
     first: usize,
     (start, kc): (usize, usize),
 ) -> PanelA {
-    let Strided { data, row_stride, col_stride: k_stride } = a;
+    let Strided { row_stride, col_stride: k_stride, .. } = a;
     let begin = first * row_stride + start * k_stride;
-    let last = begin + (MR - 1) * row_stride + (kc - 1) * k_stride;
-    PanelA { ptr: data[begin..=last].as_ptr(), row_stride, k_stride }
+    let ptr = a.pointer(begin, (MR - 1) * row_stride + (kc - 1) * k_stride);
+    PanelA { ptr, row_stride, k_stride }
 }
 
 /// Packs one panel of B: the given rows (the first and their number), `NV` vectors from `column`.
@@ -141,7 +213,8 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
     }
     if b.col_stride == 1 {
         for (p, to) in panel.chunks_exact_mut(nr).take(rows).enumerate() {
-            let from = &b.data[(first + p) * b.row_stride + column..][..width];
+            // SAFETY: of one row, which B has side by side.
+            let from = unsafe { b.run((first + p) * b.row_stride + column, width) };
             prefetch(from.as_ptr().wrapping_add(ROWS_AHEAD * b.row_stride));
             if width == nr {
                 copy::<S>(from, to);
@@ -155,7 +228,8 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
             let rows = ROWS_TRANSPOSED.min(rows - start);
             let panel = &mut panel[start * nr..][..rows * nr];
             for j in 0..width {
-                let from = &b.data[(column + j) * b.col_stride + first + start..][..rows];
+                // SAFETY: of one column, which B has side by side.
+                let from = unsafe { b.run((column + j) * b.col_stride + first + start, rows) };
                 for (to, &value) in panel.chunks_exact_mut(nr).zip(from) {
                     to[j] = value;
                 }

@@ -176,7 +176,7 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                 let column = panel * nr;
                 let b = if column + nr <= n {
                     let from = k_start * b.row_stride + column;
-                    let ptr = b.data[from..from + (kc - 1) * b.row_stride + nr].as_ptr();
+                    let ptr = b.pointer(from, (kc - 1) * b.row_stride + nr - 1);
                     PanelB { ptr, k_stride: b.row_stride, ahead }
                 } else {
                     pack_b_panel::<S, NV>(

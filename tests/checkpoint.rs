@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::Random;
+use kernelet::data::npz::{Input, Limit};
 use kernelet::data::{Samples, Split};
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape};
 use kernelet::train::checkpoint::{self, About, fingerprint, previous};
@@ -232,6 +233,9 @@ fn any_change_of_a_checkpoint_is_found_and_the_previous_one_offered() {
     assert!(message.contains("run.npz.previous"), "a missing one: {message}");
 
     fs::write(&path, &whole).expect("the checkpoint is back");
+    let file = Input { path: &path, limit: Limit::Bytes(1) };
+    let error = checkpoint::load_mlp(file).expect_err("arrays of more than a byte");
+    assert!(matches!(error, Error::TooLarge { .. }), "no other checkpoint helps: {error}");
     let message = checkpoint::load_cnn(&path).expect_err("another network").to_string();
     assert!(message.contains("is a checkpoint of an MLP, not of a CNN"), "{message}");
     checkpoint::load_mlp(&path).expect("it is whole again");

@@ -155,6 +155,7 @@ impl Dataset {
     /// assert_eq!(Dataset::letters()?.len(), 18_724);
     /// # Ok::<(), kernelet::Error>(())
     /// ```
+    #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
@@ -166,6 +167,7 @@ impl Dataset {
     /// assert!(!Dataset::letters()?.is_empty());
     /// # Ok::<(), kernelet::Error>(())
     /// ```
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

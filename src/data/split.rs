@@ -29,6 +29,7 @@ impl Samples {
     ///
     /// assert_eq!(Samples { images: vec![0.0; PIXELS], labels: vec![3] }.len(), 1);
     /// ```
+    #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
@@ -38,6 +39,7 @@ impl Samples {
     /// ```
     /// assert!(kernelet::data::Samples::default().is_empty());
     /// ```
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

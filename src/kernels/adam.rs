@@ -46,7 +46,7 @@ impl Default for Adam {
 
 impl Adam {
     /// The learning rate of update number `step` (from 1), which makes up for the moments' start at
-    /// zero: `learning_rate sqrt(1 - beta2^step) / (1 - beta1^step)`.
+    /// zero: `learning_rate sqrt(1 - beta2^step) / (1 - beta1^step)`. There is no update 0: NaN.
     ///
     /// ```
     /// use kernelet::kernels::adam::Adam;

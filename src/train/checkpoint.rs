@@ -498,8 +498,11 @@ fn load<T>(
     saved.and_then(|saved| read(&saved)).map_err(|source| {
         let previous = previous(file.path);
         match check(&previous) {
-            Ok(()) => Error::Checkpoint { source: Box::new(source), previous },
-            Err(_) => source,
+            // A higher limit is what helps: the one before it is as large.
+            Ok(()) if !matches!(source, Error::TooLarge { .. }) => {
+                Error::Checkpoint { source: Box::new(source), previous }
+            }
+            _ => source,
         }
     })
 }

@@ -63,7 +63,7 @@ pub enum Error {
         why: String,
     },
 
-    /// An array in an `.npz` file is missing or is not what it should be.
+    /// An array in an `.npz` or `.safetensors` file is missing or is not what it should be.
     #[error("{}: array {array:?} {why}", path.display())]
     Array {
         /// The file.
@@ -84,7 +84,7 @@ pub enum Error {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The array's name, if it is one of an `.npz` file.
+        /// The array's name, if the file holds several.
         array: Option<String>,
         /// What its header says.
         shape: Vec<usize>,

@@ -71,7 +71,7 @@
 //! | [`mod@reference`] | the scalar twin of every kernel, for `f32` and `f64` |
 //! | [`nn`] | networks: weights, workspaces, the kernels in order |
 //! | [`train`] | the training loops and their history |
-//! | [`data`] | `.npz` files, the split, the embedded letters |
+//! | [`data`] | `.npz` and `.safetensors` files, the split, the embedded letters |
 //! | [`peak`] | what this machine can do at most |
 //! | `interop` | with the features `ndarray` and `faer`: their arrays and matrices as arguments |
 //! | [`guide`] | how things are named, and how to write a layer of one's own |
@@ -97,8 +97,8 @@
 //! |---|---|
 //! | `serde` | the settings of the training loops, and what they report, can be written and read in serde's formats |
 //! | `safetensors` | the weights of networks also in `.safetensors` files ([`train::weights`]) |
-//! | `ndarray` | views of ndarray's arrays as arguments of the kernels, without copies |
-//! | `faer` | products of faer's matrices, without copies |
+//! | `ndarray` | views of ndarray's (0.17) arrays as arguments of the kernels, without copies |
+//! | `faer` | products of faer's (0.24) matrices, without copies |
 
 pub mod cpu;
 pub mod data;

@@ -233,8 +233,8 @@ fn any_change_of_a_checkpoint_is_found_and_the_previous_one_offered() {
     assert!(message.contains("run.npz.previous"), "a missing one: {message}");
 
     fs::write(&path, &whole).expect("the checkpoint is back");
-    let file = Input { path: &path, limit: Limit::Bytes(1) };
-    let error = checkpoint::load_mlp(file).expect_err("arrays of more than a byte");
+    let file = Input { path: &path, limit: Limit::Bytes(16) };
+    let error = checkpoint::load_mlp(file).expect_err("weights of more than 16 bytes");
     assert!(matches!(error, Error::TooLarge { .. }), "no other checkpoint helps: {error}");
     let message = checkpoint::load_cnn(&path).expect_err("another network").to_string();
     assert!(message.contains("is a checkpoint of an MLP, not of a CNN"), "{message}");
@@ -270,6 +270,12 @@ fn a_checkpoint_is_a_weight_file() {
     let (_, _, mlp, _) = checkpoint::load_mlp(&path).expect("a whole checkpoint");
     let weights = kernelet::train::weights::load_mlp(&path).expect("its weights");
     assert!(weights == mlp, "the weights");
+
+    let (about, settings, mlp, state) = checkpoint::load_mlp(&path).expect("a whole checkpoint");
+    let path = folder.path().join("run.safetensors");
+    let error = checkpoint::save_mlp(&path, &about, &settings, &mlp, &state);
+    let message = error.expect_err("another format's name").to_string();
+    assert!(message.ends_with("which would not be read under this name"), "{message}");
 }
 
 #[test]

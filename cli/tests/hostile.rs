@@ -253,13 +253,18 @@ fn safetensors() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     };
     vec![
         ("safetensors: nothing", Vec::new(), "not a whole .safetensors file"),
-        ("safetensors: an archive", npz(Stored, &[]), "has a header of"),
+        ("safetensors: an archive", npz(Stored, &[]), "one with a header of"),
         ("safetensors: half a header", one("[1]", "4", 4)[..30].to_vec(), "it has 30 bytes"),
         ("safetensors: no JSON", file("images,labels", 0), "not a .safetensors file"),
         ("safetensors: 100,000 levels", file(&"{\"w_h\":".repeat(100_000), 0), "recursion limit"),
         ("safetensors: a billion weights", one("[1000000000]", "4000000000", 4), "calls for"),
         ("safetensors: a shape that overflows", one("[4611686018427387904,4]", "4", 4), "overflow"),
         ("safetensors: bytes of nobody's", one("[1]", "4", 5), "calls for"),
+        (
+            "safetensors: 100,000 axes",
+            one(&format!("[{}1]", "1,".repeat(99_999)), "4", 4),
+            "has 100000 axes",
+        ),
         ("safetensors: 65 MB", one("[1,16250000]", "65000000", 65_000_000), "b_h"),
     ]
 }

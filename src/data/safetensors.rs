@@ -3,6 +3,7 @@
 //!
 //! As with `.npz` files, nothing that a file says is trusted: its header may not be long, it must
 //! account for every byte of the file, and an array must be within its [`Limit`](super::npz::Limit).
+//! Of two arrays of the same name, which can only be of the same bytes, the later counts.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,6 +17,9 @@ use crate::Error;
 
 /// A network's header has a kilobyte.
 const MAX_HEADER: u64 = 1 << 20;
+
+/// As many as NumPy's arrays may have. Messages show the whole shape.
+const MAX_AXES: usize = 64;
 
 /// An open file.
 pub(crate) struct Archive<'a> {
@@ -36,13 +40,18 @@ impl<'a> Archive<'a> {
         let held = file.get_ref().metadata().map_err(io)?.len();
 
         let mut len = [0; 8];
-        let short = |_| fail(format!("not a whole .safetensors file: it has {held} bytes"));
+        let short = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                fail(format!("not a whole .safetensors file: it has {held} bytes"))
+            }
+            _ => io(e),
+        };
         file.read_exact(&mut len).map_err(short)?;
         let len = u64::from_le_bytes(len);
         if len > MAX_HEADER {
-            let why =
-                format!("has a header of {len} bytes, more than {MAX_HEADER}, or none at all");
-            return Err(fail(why));
+            return Err(fail(format!(
+                "not a .safetensors file, or one with a header of {len} bytes, more than {MAX_HEADER}"
+            )));
         }
         let mut json = vec![0; len as usize];
         file.read_exact(&mut json).map_err(short)?;
@@ -81,6 +90,10 @@ impl<'a> Archive<'a> {
         let TensorInfo { dtype, shape, data_offsets: (start, end) } = info;
         if !matches!(dtype, Dtype::F32 | Dtype::F64) {
             return Err(self.fail(name, format!("has dtype {dtype}: F32 and F64 are supported")));
+        }
+        if shape.len() > MAX_AXES {
+            let why = format!("has {} axes, more than {MAX_AXES}", shape.len());
+            return Err(self.fail(name, why));
         }
         let needed = (end - start) as u64;
         let limit = self.input.limit.bytes(Some(needed));

@@ -1,4 +1,4 @@
-//! Matrices of faer, which lie column by column.
+//! Matrices of faer 0.24, which lie column by column.
 //!
 //! ```
 //! use faer::{Mat, mat};
@@ -18,7 +18,7 @@
 //! gemm(&cpu, top, top, Write::Overwrite, c.as_mut())?;
 //! assert_eq!(c, mat![[7.0, 10.0], [15.0, 22.0]]);
 //!
-//! // Not so every other row.
+//! // Not so its rows in reverse.
 //! let error = gemm(&cpu, x.reverse_rows(), c.clone().as_ref(), Write::Overwrite, c.as_mut());
 //! assert!(error.unwrap_err().to_string().starts_with("A has shape (3, 2) and strides [-1, "));
 //! # Ok::<(), kernelet::Error>(())

@@ -71,7 +71,7 @@ impl Operand<*const f32> {
         let [rows, columns] = self.shape;
         let runs = if self.transposed { [columns, rows] } else { [rows, columns] };
         // SAFETY: the caller's promise.
-        unsafe { Strided::from_runs(self.first, runs, self.stride, self.transposed != transpose) }
+        unsafe { Strided::with_gaps(self.first, runs, self.stride, self.transposed != transpose) }
     }
 }
 
@@ -94,7 +94,7 @@ unsafe fn multiply(
     // SAFETY: the caller's promise.
     let (a, b) = unsafe { (a.strided(c.transposed), b.strided(c.transposed)) };
     let to = (c.first, c.stride);
-    // SAFETY: the shapes fit each other; C is the caller's promise.
+    // SAFETY: the rows of C do not overlap, as `Operand` has seen; the rest is the caller's promise.
     unsafe {
         if c.transposed {
             gemm_with_gaps(cpu, GemmShape { m: n, k, n: m }, b, a, write, to);

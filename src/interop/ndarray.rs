@@ -1,4 +1,4 @@
-//! Views of ndarray's arrays.
+//! Views of the arrays of ndarray 0.17.
 //!
 //! ```
 //! use kernelet::interop::ndarray::{gemm, slice, slice_mut};

@@ -27,9 +27,9 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, load, store};
-use super::gemm::Write;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
+use super::gemm::{Matrix, Write};
 use super::relu::relu;
 use super::relu_batch_norm::{Moments, PIECES, merge_block, sum_rows};
 use super::scratch::Buffer;
@@ -440,7 +440,7 @@ impl Forward<'_> {
         let (taps, filters) = (shape.taps(), shape.filters);
         let nr = NV * S::F32_LANES;
         let mut packed = Buffer::borrow(&PACKED, filters.div_ceil(nr) * taps * nr);
-        let kernel = Strided::new(w, filters, 1);
+        let kernel = Strided::new(Matrix::N(w), taps, filters);
         for panel in 0..filters.div_ceil(nr) {
             let packed = &mut packed[panel * taps * nr..][..taps * nr];
             pack_b_panel::<S, NV>(kernel, (0, taps), panel * nr, filters, packed);
@@ -716,7 +716,7 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
             let (dy, stride) = if columns == nr {
                 (&dy[filter..], filters)
             } else {
-                let dy = Strided::new(dy, filters, 1);
+                let dy = Strided::new(Matrix::N(dy), pixels, filters);
                 pack_b_panel::<S, NV>(dy, (0, pixels), filter, filters, &mut padded);
                 (&padded[..pixels * nr], nr)
             };
@@ -820,7 +820,7 @@ impl BackwardInput<'_> {
         for (index, packed) in packed.chunks_exact_mut(filters * nr).enumerate() {
             let (panel, place) = (index / area, area - 1 - index % area);
             let data = &w[place * channels * filters..][..channels * filters];
-            let kernel = Strided::new(data, 1, filters);
+            let kernel = Strided::new(Matrix::T(data), filters, channels);
             pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, channels, packed);
         }
         let packed = &*packed;
@@ -845,7 +845,7 @@ impl BackwardInput<'_> {
         let nr = NV * S::F32_LANES;
         let panels = taps.div_ceil(nr);
         let mut packed = Buffer::borrow(&PACKED, panels * filters * nr);
-        let kernel = Strided::new(w, 1, filters);
+        let kernel = Strided::new(Matrix::T(w), filters, taps);
         for (panel, packed) in packed.chunks_exact_mut(filters * nr).take(panels).enumerate() {
             pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, taps, packed);
         }

@@ -172,7 +172,7 @@ pub fn gemm(cpu: &Cpu, shape: GemmShape, a: Matrix, b: Matrix, write: Write, c: 
 /// [`gemm`] of matrices that have gaps, for other crates' matrices.
 ///
 /// # Safety
-/// The operands are of that shape, and C has rows of `n` elements, which are nobody else's.
+/// C has `m` rows of `n` elements, so far apart that they do not overlap, which are nobody else's.
 #[cfg(any(feature = "faer", feature = "ndarray"))]
 pub(crate) unsafe fn gemm_with_gaps(
     cpu: &Cpu,
@@ -207,8 +207,8 @@ pub(super) fn gemm_with(
     check_len("A", a.data().len(), m, k);
     check_len("B", b.data().len(), k, n);
     check_len("C", c.len(), m, n);
-    let (a, b) = (Strided::of(a, m, k), Strided::of(b, k, n));
-    // SAFETY: the lengths are those of the shape.
+    let (a, b) = (Strided::new(a, m, k), Strided::new(b, k, n));
+    // SAFETY: C has the length of the shape.
     unsafe { gemm_strided(cpu, shape, a, b, write, (c.as_mut_ptr(), n), epilogue) }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn gemm_with(
 /// apart its rows are.
 ///
 /// # Safety
-/// The operands are of that shape, and C has rows of `n` elements, which are nobody else's.
+/// C has `m` rows of `n` elements, so far apart that they do not overlap, which are nobody else's.
 unsafe fn gemm_strided(
     cpu: &Cpu,
     shape: GemmShape,
@@ -234,13 +234,13 @@ unsafe fn gemm_strided(
         // An empty sum is a product with zeros, epilogue and all.
         let mut zeros = Buffer::borrow(&ZEROS, m.max(n));
         zeros.fill(0.0);
-        let (a, b) = (Strided::new(&zeros[..m], 1, 1), Strided::new(&zeros[..n], n, 1));
-        // SAFETY: a column and a row of zeros; C is the caller's promise.
+        let (a, b) = (Strided::new(Matrix::N(&zeros), m, 1), Strided::new(Matrix::N(&zeros), 1, n));
+        // SAFETY: the caller's promise.
         unsafe { blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue) }
     } else if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape) {
         let _flush = FlushSubnormals::new();
         // SAFETY: the caller's promise.
-        unsafe { faer(shape, a, b, write, c) }
+        unsafe { faer(a, b, write, c) }
     } else {
         // SAFETY: the caller's promise.
         unsafe { blocked::gemm(cpu, shape, a, b, write, c, epilogue) }
@@ -284,20 +284,14 @@ fn faer_is_faster(cpu: &Cpu, shape: GemmShape) -> bool {
 
 /// # Safety
 /// As for [`gemm_strided`].
-unsafe fn faer(
-    shape: GemmShape,
-    a: Strided,
-    b: Strided,
-    write: Write,
-    (c, row_stride): (*mut f32, usize),
-) {
-    let GemmShape { m, k, n } = shape;
+unsafe fn faer(a: Strided, b: Strided, write: Write, (c, row_stride): (*mut f32, usize)) {
+    let (a, b) = (a.view(), b.view());
     let accumulate = match write {
         Write::Overwrite => Accum::Replace,
         Write::Add => Accum::Add,
     };
     // SAFETY: the caller's promise.
-    let c = unsafe { MatMut::from_raw_parts_mut(c, m, n, row_stride as isize, 1) };
+    let c = unsafe { MatMut::from_raw_parts_mut(c, a.nrows(), b.ncols(), row_stride as isize, 1) };
     // Never faer's threads: they would be a second pool beside ours.
-    matmul(c, accumulate, a.view(m, k), b.view(k, n), 1.0, Par::Seq);
+    matmul(c, accumulate, a, b, 1.0, Par::Seq);
 }

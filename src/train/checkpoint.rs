@@ -54,7 +54,7 @@ use zip::ZipWriter;
 
 use super::history::{Epoch, History, Metrics};
 use super::patience::Best;
-use super::weights::{read_cnn, read_mlp, running_arrays};
+use super::weights::{is_safetensors, read_cnn, read_mlp, running_arrays};
 use super::{cnn, mlp};
 use crate::data::Split;
 use crate::data::npz::{
@@ -141,7 +141,7 @@ pub fn fingerprint(split: &Split) -> [u8; 32] {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written; the old ones are then as they were.
-/// [`Error::File`] if `path` is there but no regular file.
+/// [`Error::File`] if `path` is there but no regular file, or ends in `.safetensors`.
 pub fn save_mlp(
     path: &Path,
     about: &About,
@@ -192,7 +192,7 @@ pub fn save_mlp(
 /// # Errors
 /// If the file cannot be read, is no whole checkpoint of an MLP, or has been changed since it was
 /// written. If the checkpoint before it is whole, the error is [`Error::Checkpoint`], which names
-/// that one.
+/// that one; but an [`Error::TooLarge`] stays one, as the other is as large.
 pub fn load_mlp<'a>(
     file: impl Into<Input<'a>>,
 ) -> Result<(About, mlp::Settings, Mlp, mlp::State), Error> {
@@ -401,6 +401,10 @@ fn save(
     kind: usize,
     fill: impl FnOnce(&mut Arrays<FirstError<BufWriter<&File>>>) -> io::Result<()>,
 ) -> Result<(), Error> {
+    if is_safetensors(path) {
+        let why = "a checkpoint is an .npz file, which would not be read under this name";
+        return Err(Error::File { path: path.into(), why: why.into() });
+    }
     // A link stays a link: its target is what is replaced.
     let target = resolve(path).map_err(|source| Error::Io { path: path.into(), source })?;
     if target.exists() && !target.is_file() {

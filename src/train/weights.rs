@@ -222,7 +222,7 @@ pub(super) fn running_arrays(running: &RunningMoments) -> [(&'static str, &[f32]
     [(RUNNING[0], &running.mean), (RUNNING[1], &running.variance)]
 }
 
-/// The names of a weight file's arrays.
+/// The names of a weight file's arrays, in the order in which their elements lie in it.
 ///
 /// ```
 /// use kernelet::nn::{Mlp, MlpShape};
@@ -242,7 +242,7 @@ pub fn array_names<'a>(file: impl Into<Input<'a>>) -> Result<Vec<String>, Error>
 }
 
 /// What is in the names of files that are no `.npz`.
-fn is_safetensors(path: &Path) -> bool {
+pub(super) fn is_safetensors(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"))
 }
 

@@ -73,11 +73,10 @@ thread_local! {
     pub(super) static BLOCK: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// `C = epilogue([C +] A B)`. No dimension is 0. A [`Epilogue::ReluMask`] has C's stride.
+/// `C = epilogue([C +] A B)`. No dimension is 0.
 ///
 /// # Safety
-/// The operands are of that shape, and C has rows of at least `n` elements, `row_stride` apart, which
-/// are nobody else's.
+/// C has `m` rows of `n` elements, `row_stride >= n` apart, which are nobody else's.
 pub(super) unsafe fn gemm(
     cpu: &Cpu,
     shape: GemmShape,
@@ -118,7 +117,7 @@ pub(super) fn gemm_by_row_blocks(
     consume: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) {
     let GemmShape { m, k, n } = shape;
-    let (a, b) = (Strided::of(a, m, k), Strided::of(b, k, n));
+    let (a, b) = (Strided::new(a, m, k), Strided::new(b, k, n));
     let to = Destination { ptr: std::ptr::null_mut(), first_row: 0, row_stride: n, col_stride: 1 };
     let product = Product { shape, a, b, accumulate: false, to, epilogue: Epilogue::None };
     cpu.arch().dispatch(GemmByRowBlocks { cpu, product, block, consume });
@@ -433,8 +432,8 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                 } else {
                     RowsOfA::Packed(&packed_a[(tile - whole) * MR * A_STRIDE..])
                 };
-                // SAFETY: the panel has kc rows of nr elements, and the rows of A lie in its slice, both
-                // sliced above; those in place are contiguous, or they would have been packed. Tile and
+                // SAFETY: the panel has kc rows of nr elements, sliced above. The rows of A are in the
+                // matrix (`unpacked_a` has seen to it) and contiguous, or they have been packed. Tile and
                 // panel are the piece's, of which each thread has its own: `Gemm` cuts C into them.
                 unsafe {
                     if (panel * NV + 1) * S::F32_LANES < shape.n {
@@ -560,7 +559,8 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                 }
             }
             Epilogue::ReluMask(activation) => {
-                assert!(activation.len() >= self.product.shape.m * n, "a mask of another size");
+                let len = (self.product.shape.m - 1) * row_stride + n;
+                assert!(activation.len() >= len, "a mask of another size");
                 for (i, row) in sums.iter_mut().enumerate() {
                     for (j, sum) in row.iter_mut().enumerate() {
                         let at = first + i * row_stride + j * S::F32_LANES;

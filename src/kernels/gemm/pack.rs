@@ -8,15 +8,15 @@ use pulp::Simd;
 use super::Matrix;
 use super::microkernel::{PanelA, PanelB, Tile, multiply_add, prefetch};
 
-/// One of the two operands, its strides in elements. One of them is 1: that of the axis along which
-/// it is contiguous.
+/// One of the two operands: element (i, j) is `i * row_stride + j * col_stride` behind the first. One of
+/// the strides is 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Strided<'a> {
     ptr: *const f32,
-    /// Elements from the first to behind the last.
-    len: usize,
-    pub(in crate::kernels) row_stride: usize,
-    pub(in crate::kernels) col_stride: usize,
+    rows: usize,
+    cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
     borrow: PhantomData<&'a [f32]>,
 }
 
@@ -26,74 +26,73 @@ unsafe impl Send for Strided<'_> {}
 unsafe impl Sync for Strided<'_> {}
 
 impl<'a> Strided<'a> {
-    /// Rows or columns, side by side, of a slice: element (i, j) is number
-    /// `i * row_stride + j * col_stride`.
-    pub(in crate::kernels) fn new(data: &'a [f32], row_stride: usize, col_stride: usize) -> Self {
-        let (ptr, len) = (data.as_ptr(), data.len());
-        Self { ptr, len, row_stride, col_stride, borrow: PhantomData }
+    /// A matrix of `rows` x `cols`, as its slice begins.
+    pub(in crate::kernels) fn new(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
+        let len = rows.checked_mul(cols);
+        assert!(len.is_some_and(|len| len <= matrix.data().len()), "more than the slice has");
+        let (row_stride, col_stride) = match matrix {
+            Matrix::N(_) => (cols, 1),
+            Matrix::T(_) => (1, rows),
+        };
+        let ptr = matrix.data().as_ptr();
+        Self { ptr, rows, cols, row_stride, col_stride, borrow: PhantomData }
     }
 
-    /// A matrix of `rows` x `cols`.
-    pub(super) fn of(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
-        match matrix {
-            Matrix::N(data) => Self::new(data, cols, 1),
-            Matrix::T(data) => Self::new(data, 1, rows),
-        }
-    }
-
-    /// `count` contiguous runs of `run` elements, `stride` apart: the rows of a matrix, or, if
-    /// `transposed`, its columns.
+    /// A matrix whose rows may lie apart, or, if `transposed`, one whose columns are those rows.
     ///
     /// # Safety
-    /// The elements are readable and nobody writes them for `'a`. There may be anything between
-    /// the runs.
+    /// `rows` times `cols` elements side by side, each `stride` behind the one before, are readable,
+    /// and nobody writes them for `'a`. There may be anything between them.
     #[cfg(any(feature = "faer", feature = "ndarray"))]
-    pub(crate) unsafe fn from_runs(
+    pub(crate) unsafe fn with_gaps(
         ptr: *const f32,
-        [count, run]: [usize; 2],
+        [rows, cols]: [usize; 2],
         stride: usize,
         transposed: bool,
     ) -> Self {
-        let len = if count == 0 || run == 0 { 0 } else { (count - 1) * stride + run };
-        let by_rows = Self { ptr, len, row_stride: stride, col_stride: 1, borrow: PhantomData };
+        let (row_stride, col_stride) = (stride, 1);
+        let by_rows = Self { ptr, rows, cols, row_stride, col_stride, borrow: PhantomData };
         if transposed { by_rows.transposed() } else { by_rows }
     }
 
     pub(super) fn transposed(self) -> Self {
-        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+        let Self { rows, cols, row_stride, col_stride, .. } = self;
+        Self { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
     }
 
-    /// `len` elements from number `start` on.
-    ///
-    /// # Safety
-    /// They are of one run: of a row if `col_stride` is 1, else of a column.
+    /// Where element (i, j) is, with `height` rows and `width` columns of the matrix from there on.
     #[inline(always)]
-    unsafe fn run(self, start: usize, len: usize) -> &'a [f32] {
-        assert!(start <= self.len && len <= self.len - start, "beyond the matrix");
-        // SAFETY: inside the matrix, and elements of one run lie side by side.
-        unsafe { std::slice::from_raw_parts(self.ptr.add(start), len) }
+    pub(super) fn block(
+        self,
+        (i, j): (usize, usize),
+        (height, width): (usize, usize),
+    ) -> *const f32 {
+        assert!(i <= self.rows && height <= self.rows - i, "rows beyond the matrix");
+        assert!(j <= self.cols && width <= self.cols - j, "columns beyond the matrix");
+        self.ptr.wrapping_add(i * self.row_stride + j * self.col_stride)
     }
 
-    /// Element number `start`, from which `span` more than one can be reached.
+    /// `len` elements of row `i`, from column `j` on, of a matrix that has them side by side.
     #[inline(always)]
-    pub(super) fn pointer(self, start: usize, span: usize) -> *const f32 {
-        assert!(start < self.len && span < self.len - start, "beyond the matrix");
-        // In bounds, as just asserted.
-        self.ptr.wrapping_add(start)
+    fn row(self, i: usize, j: usize, len: usize) -> &'a [f32] {
+        assert!(self.col_stride == 1, "its rows are no slices");
+        // SAFETY: inside the matrix, side by side, and borrowed for 'a.
+        unsafe { std::slice::from_raw_parts(self.block((i, j), (1, len)), len) }
+    }
+
+    /// `len` elements of column `j`, from row `i` on, of a matrix that has them side by side.
+    #[inline(always)]
+    fn column(self, j: usize, i: usize, len: usize) -> &'a [f32] {
+        assert!(self.row_stride == 1, "its columns are no slices");
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.block((i, j), (len, 1)), len) }
     }
 
     /// As faer has it.
-    pub(super) fn view(self, rows: usize, cols: usize) -> MatRef<'a, f32> {
-        // SAFETY: the strides are those of the elements, which are borrowed for 'a.
-        unsafe {
-            MatRef::from_raw_parts(
-                self.ptr,
-                rows,
-                cols,
-                self.row_stride as isize,
-                self.col_stride as isize,
-            )
-        }
+    pub(super) fn view(self) -> MatRef<'a, f32> {
+        let Self { ptr, rows, cols, row_stride, col_stride, .. } = self;
+        // SAFETY: rows, columns and strides are the matrix's, which is borrowed for 'a.
+        unsafe { MatRef::from_raw_parts(ptr, rows, cols, row_stride as isize, col_stride as isize) }
     }
 }
 
@@ -123,8 +122,7 @@ pub(super) fn pack_a<S: Simd, const MR: usize, const STRIDE: usize>(
     let packed = &mut packed[..packed_a_len(rows, MR, STRIDE)];
     if a.row_stride == 1 {
         for p in 0..kc {
-            // SAFETY: of one column, which A has side by side.
-            let from = unsafe { a.run((start + p) * a.col_stride + first, rows) };
+            let from = a.column(start + p, first, rows);
             for (from, tile) in from.chunks(MR).zip(packed.chunks_exact_mut(MR * STRIDE)) {
                 prefetch(from.as_ptr().wrapping_add(ROWS_AHEAD * a.col_stride));
                 let to = &mut tile[p * MR..][..MR];
@@ -140,8 +138,7 @@ pub(super) fn pack_a<S: Simd, const MR: usize, const STRIDE: usize>(
         for (i, to) in packed.chunks_exact_mut(STRIDE).enumerate() {
             let to = &mut to[..kc];
             if i < rows {
-                // SAFETY: of one row, which A has side by side.
-                copy::<S>(unsafe { a.run((first + i) * a.row_stride + start, kc) }, to);
+                copy::<S>(a.row(first + i, start, kc), to);
             } else {
                 to.fill(0.0);
             }
@@ -190,10 +187,8 @@ pub(super) fn unpacked_a<const MR: usize>(
     first: usize,
     (start, kc): (usize, usize),
 ) -> PanelA {
-    let Strided { row_stride, col_stride: k_stride, .. } = a;
-    let begin = first * row_stride + start * k_stride;
-    let ptr = a.pointer(begin, (MR - 1) * row_stride + (kc - 1) * k_stride);
-    PanelA { ptr, row_stride, k_stride }
+    let ptr = a.block((first, start), (MR, kc));
+    PanelA { ptr, row_stride: a.row_stride, k_stride: a.col_stride }
 }
 
 /// Packs one panel of B: the given rows (the first and their number), `NV` vectors from `column`.
@@ -213,8 +208,7 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
     }
     if b.col_stride == 1 {
         for (p, to) in panel.chunks_exact_mut(nr).take(rows).enumerate() {
-            // SAFETY: of one row, which B has side by side.
-            let from = unsafe { b.run((first + p) * b.row_stride + column, width) };
+            let from = b.row(first + p, column, width);
             prefetch(from.as_ptr().wrapping_add(ROWS_AHEAD * b.row_stride));
             if width == nr {
                 copy::<S>(from, to);
@@ -228,8 +222,7 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
             let rows = ROWS_TRANSPOSED.min(rows - start);
             let panel = &mut panel[start * nr..][..rows * nr];
             for j in 0..width {
-                // SAFETY: of one column, which B has side by side.
-                let from = unsafe { b.run((column + j) * b.col_stride + first + start, rows) };
+                let from = b.column(column + j, first + start, rows);
                 for (to, &value) in panel.chunks_exact_mut(nr).zip(from) {
                     to[j] = value;
                 }

@@ -175,8 +175,7 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
             for panel in piece.panels.0..piece.panels.0 + piece.panels.1 {
                 let column = panel * nr;
                 let b = if column + nr <= n {
-                    let from = k_start * b.row_stride + column;
-                    let ptr = b.pointer(from, (kc - 1) * b.row_stride + nr - 1);
+                    let ptr = b.block((k_start, column), (kc, nr));
                     PanelB { ptr, k_stride: b.row_stride, ahead }
                 } else {
                     pack_b_panel::<S, NV>(
@@ -199,7 +198,8 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                     };
                     let acc = if tile < whole {
                         let a = unpacked_a::<MR>(a, tile * MR, (k_start, kc));
-                        // SAFETY: A and B have MR rows and NV vectors at each of kc steps, sliced there.
+                        // SAFETY: A and B have MR rows and NV vectors at each of kc steps: `block` has
+                        // seen to it, or they are packed.
                         unsafe { multiply_add(simd, acc, kc, PanelA { row_stride: 1, ..a }, b) }
                     } else {
                         let packed = &packed_a[(tile - whole) * MR * A_STRIDE..];

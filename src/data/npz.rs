@@ -751,10 +751,7 @@ impl Array {
 
     /// The elements of a float array ([`Entry::is_float`]).
     pub(crate) fn floats(&self) -> Vec<f32> {
-        match self.dtype.size_field() {
-            4 => words(&self.bytes).map(f32::from_le_bytes).collect(),
-            _ => words(&self.bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
-        }
+        floats(&self.bytes, self.dtype.size_field() == 8)
     }
 
     /// The elements of an integer or boolean array.
@@ -788,7 +785,15 @@ impl Array {
     }
 }
 
-pub(super) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+/// Little-endian float32, or, if they are `double`, float64, which are rounded.
+pub(super) fn floats(bytes: &[u8], double: bool) -> Vec<f32> {
+    match double {
+        false => words(bytes).map(f32::from_le_bytes).collect(),
+        true => words(bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks().0.iter().copied()
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 
-use super::npz::{Input, list_names, open_regular, printable, words, write_atomically};
+use super::npz::{Input, floats, list_names, open_regular, printable, write_atomically};
 use crate::Error;
 
 /// A network's header has a kilobyte.
@@ -113,10 +113,7 @@ impl<'a> Archive<'a> {
             file.read_exact(&mut bytes)
         };
         read(&mut self.file).map_err(|e| self.fail(name, format!("cannot be read: {e}")))?;
-        Ok(match dtype {
-            Dtype::F32 => words(&bytes).map(f32::from_le_bytes).collect(),
-            _ => words(&bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
-        })
+        Ok(floats(&bytes, dtype == Dtype::F64))
     }
 }
 

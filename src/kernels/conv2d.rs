@@ -443,7 +443,7 @@ impl Forward<'_> {
         let kernel = Strided::new(Matrix::N(w), taps, filters);
         for panel in 0..filters.div_ceil(nr) {
             let packed = &mut packed[panel * taps * nr..][..taps * nr];
-            pack_b_panel::<S, NV>(kernel, (0, taps), panel * nr, filters, packed);
+            pack_b_panel::<S, NV>(kernel, (0, taps), panel * nr, packed);
         }
         let packed = &*packed;
         let frame = Frame::new(shape);
@@ -717,7 +717,7 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                 (&dy[filter..], filters)
             } else {
                 let dy = Strided::new(Matrix::N(dy), pixels, filters);
-                pack_b_panel::<S, NV>(dy, (0, pixels), filter, filters, &mut padded);
+                pack_b_panel::<S, NV>(dy, (0, pixels), filter, &mut padded);
                 (&padded[..pixels * nr], nr)
             };
             for first in (0..taps).step_by(MR) {
@@ -821,7 +821,7 @@ impl BackwardInput<'_> {
             let (panel, place) = (index / area, area - 1 - index % area);
             let data = &w[place * channels * filters..][..channels * filters];
             let kernel = Strided::new(Matrix::T(data), filters, channels);
-            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, channels, packed);
+            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, packed);
         }
         let packed = &*packed;
         let mut b = Buffer::borrow(&COLUMNS, channels);
@@ -847,7 +847,7 @@ impl BackwardInput<'_> {
         let mut packed = Buffer::borrow(&PACKED, panels * filters * nr);
         let kernel = Strided::new(Matrix::T(w), filters, taps);
         for (panel, packed) in packed.chunks_exact_mut(filters * nr).take(panels).enumerate() {
-            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, taps, packed);
+            pack_b_panel::<S, NV>(kernel, (0, filters), panel * nr, packed);
         }
         let packed = &packed[..panels * filters * nr];
         let frame = Frame::new(shape);

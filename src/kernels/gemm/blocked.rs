@@ -220,7 +220,7 @@ impl Gemm<'_> {
         while start < k {
             let len = sweep.min(k - start);
             let packed_b = &mut buffer[..len.next_multiple_of(kc) * padded_n];
-            pack_b::<S, NV>(cpu, parallel, product.b, start, len, kc, n, packed_b);
+            pack_b::<S, NV>(cpu, parallel, product.b, start, len, kc, packed_b);
             let packed_b = &*packed_b;
             for_each_piece(&|index| {
                 let packed = PackedB { data: packed_b, padded_n, start, len };
@@ -261,7 +261,7 @@ impl GemmByRowBlocks<'_> {
         let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
         let mut buffer = Buffer::borrow(&PACKED_B, k.next_multiple_of(kc) * padded_n);
         let packed_b = &mut buffer[..k.next_multiple_of(kc) * padded_n];
-        pack_b::<S, NV>(cpu, parallel, product.b, 0, k, kc, n, packed_b);
+        pack_b::<S, NV>(cpu, parallel, product.b, 0, k, kc, packed_b);
         let packed_b = &*packed_b;
         cpu.for_each(parallel, m.div_ceil(block), |index| {
             let first_row = index * block;
@@ -288,7 +288,6 @@ pub(super) const PARALLEL_MIN_FLOPS: f64 = 2e6;
 
 /// Packs `len` rows of B from `start`: chunks of `kc` rows, each as panels of `NV` vectors, each
 /// panel row by row. Missing columns are zeros; missing rows of the last chunk are left alone.
-#[expect(clippy::too_many_arguments, reason = "the blocking, spelled out once")]
 fn pack_b<S: Simd, const NV: usize>(
     cpu: &Cpu,
     parallel: bool,
@@ -296,15 +295,14 @@ fn pack_b<S: Simd, const NV: usize>(
     start: usize,
     len: usize,
     kc: usize,
-    n: usize,
     packed: &mut [f32],
 ) {
     let nr = NV * S::F32_LANES;
-    let panels = n.div_ceil(nr);
+    let panels = b.cols.div_ceil(nr);
     cpu.for_each_chunk(parallel, packed, kc * nr, |index, panel| {
         let first = start + index / panels * kc;
         let rows = kc.min(start + len - first);
-        pack_b_panel::<S, NV>(b, (first, rows), index % panels * nr, n, panel);
+        pack_b_panel::<S, NV>(b, (first, rows), index % panels * nr, panel);
     });
 }
 
@@ -368,7 +366,7 @@ impl<const MR: usize, const NV: usize> WithSimd for PackingPiece<'_, MR, NV> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self(piece) = self;
-        let GemmShape { k, n, .. } = piece.product.shape;
+        let GemmShape { k, .. } = piece.product.shape;
         let (first_panel, panels) = piece.panels;
         let nr = NV * S::F32_LANES;
         let panel_len = piece.kc * nr;
@@ -379,7 +377,7 @@ impl<const MR: usize, const NV: usize> WithSimd for PackingPiece<'_, MR, NV> {
             let kc = piece.kc.min(k - done);
             for (i, panel) in packed_b.chunks_exact_mut(panel_len).take(panels).enumerate() {
                 let column = (first_panel + i) * nr;
-                pack_b_panel::<S, NV>(piece.product.b, (done, kc), column, n, panel);
+                pack_b_panel::<S, NV>(piece.product.b, (done, kc), column, panel);
             }
             piece.multiply_chunk(simd, (done, kc), &packed_b, &mut packed_a);
             done += kc;

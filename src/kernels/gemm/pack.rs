@@ -14,7 +14,7 @@ use super::microkernel::{PanelA, PanelB, Tile, multiply_add, prefetch};
 pub(crate) struct Strided<'a> {
     ptr: *const f32,
     rows: usize,
-    cols: usize,
+    pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
     borrow: PhantomData<&'a [f32]>,
@@ -198,11 +198,10 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
     b: Strided,
     (first, rows): (usize, usize),
     column: usize,
-    n: usize,
     panel: &mut [f32],
 ) {
     let nr = NV * S::F32_LANES;
-    let width = nr.min(n - column);
+    let width = nr.min(b.cols - column);
     if width < nr {
         panel.fill(0.0);
     }

@@ -178,13 +178,7 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                     let ptr = b.block((k_start, column), (kc, nr));
                     PanelB { ptr, k_stride: b.row_stride, ahead }
                 } else {
-                    pack_b_panel::<S, NV>(
-                        b,
-                        (k_start, kc),
-                        column,
-                        n,
-                        &mut edge[..GROUP_ROWS * nr],
-                    );
+                    pack_b_panel::<S, NV>(b, (k_start, kc), column, &mut edge[..GROUP_ROWS * nr]);
                     PanelB::packed(&edge, nr)
                 };
                 // SAFETY: the chunks of this piece of k and these panels are this thread's alone, and

@@ -75,6 +75,28 @@ def linear_backward_weights(
     add: bool = False,
     cpu: Optional[Cpu] = None,
 ) -> Tuple[Float32, Float32]: ...
+def column_sums(
+    dy: Float32,
+    out: Optional[Float32] = None,
+    *,
+    add: bool = False,
+    cpu: Optional[Cpu] = None,
+) -> Float32: ...
+def linear_backward_weights_adam(
+    x: Float32,
+    dy: Float32,
+    w: Float32,
+    m: Float32,
+    v: Float32,
+    step: int,
+    *,
+    learning_rate: float = 1e-4,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    l2: float = 0.0,
+    cpu: Optional[Cpu] = None,
+) -> float: ...
 def conv2d(
     x: Float32,
     w: Float32,
@@ -137,6 +159,28 @@ def max_pool_backward(
     argmax: npt.NDArray[np.uint32],
     dy: Float32,
     shape: Shape4,
+    out: Optional[Float32] = None,
+    *,
+    size: Pair = 2,
+    stride: Optional[Pair] = None,
+    padding: Padding = "same",
+    cpu: Optional[Cpu] = None,
+) -> Float32: ...
+def normalize_max_pool(
+    r: Float32,
+    normalization: Normalization,
+    *,
+    size: Pair = 2,
+    stride: Optional[Pair] = None,
+    padding: Padding = "same",
+    cpu: Optional[Cpu] = None,
+) -> Tuple[Float32, npt.NDArray[np.uint8]]: ...
+def normalize_max_pool_backward(
+    r: Float32,
+    normalization: Normalization,
+    y: Float32,
+    argmax: npt.NDArray[np.uint8],
+    dy: Float32,
     out: Optional[Float32] = None,
     *,
     size: Pair = 2,
@@ -212,6 +256,9 @@ def softmax_cross_entropy(
     scale: Optional[float] = None,
     cpu: Optional[Cpu] = None,
 ) -> Tuple[float, float, Float32]: ...
+def softmax_cross_entropy_forward(
+    logits: Float32, labels: Labels, *, cpu: Optional[Cpu] = None
+) -> Tuple[float, float]: ...
 def softmax_cross_entropy_backward(
     probabilities: Float32,
     labels: Labels,

@@ -228,6 +228,66 @@ pub fn linear_backward_weights<'py>(
     Ok((dw.into_array(), db.into_array()))
 }
 
+/// The sums of the columns of dy (rows, columns), the gradient of a linear layer's biases; with add, they
+/// are added to out.
+#[pyfunction]
+#[pyo3(signature = (dy, out = None, *, add = false, cpu = None))]
+pub fn column_sums<'py>(
+    py: Python<'py>,
+    dy: Any<'_, 'py>,
+    out: Option<Any<'_, 'py>>,
+    add: bool,
+    cpu: OnCpu<'_, 'py>,
+) -> PyResult<Array<'py>> {
+    let cpu = Cpu::of(py, cpu)?;
+    let dy = Input::new("dy", dy)?;
+    let [rows, outputs] = dy.axes(MATRIX)?;
+    let write = write(add, &[("out", out)])?;
+    let mut db = Output::new(py, "out", out, &[outputs])?;
+    let shape = LinearShape { rows, inputs: 0, outputs };
+    let (dy, into) = (dy.slice(), db.slice());
+    py.detach(|| kernels::linear::column_sums(&cpu, shape, dy, write, into));
+    Ok(db.into_array())
+}
+
+/// linear_backward_weights and adam in one: the gradient x^T dy of w (inputs, outputs) is never written
+/// to memory. Updates w, m and v in place and returns the sum of w's squares before the update.
+#[pyfunction]
+#[pyo3(signature = (x, dy, w, m, v, step, *, learning_rate = 1e-4, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, l2 = 0.0, cpu = None))]
+#[expect(clippy::too_many_arguments, reason = "Python names them")]
+pub fn linear_backward_weights_adam<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    dy: Any<'_, 'py>,
+    w: Any<'_, 'py>,
+    m: Any<'_, 'py>,
+    v: Any<'_, 'py>,
+    step: u64,
+    learning_rate: f32,
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    l2: f32,
+    cpu: OnCpu<'_, 'py>,
+) -> PyResult<f64> {
+    let cpu = Cpu::of(py, cpu)?;
+    let (x, dy) = (Input::new("x", x)?, Input::new("dy", dy)?);
+    let [rows, inputs] = x.axes("(rows, inputs)")?;
+    let [_, outputs] = dy.axes("(rows, outputs)")?;
+    dy.has_shape(&[rows, outputs], "(rows, outputs)")?;
+    let (mut w, mut m) = (Output::given("w", w)?, Output::given("m", m)?);
+    let mut v = Output::given("v", v)?;
+    for weights in [&w, &m, &v] {
+        weights.has_shape(&[inputs, outputs], "(inputs, outputs)")?;
+    }
+    counted_from_1(step)?;
+    let adam = kernels::adam::Adam { learning_rate, beta1, beta2, epsilon, l2 };
+    let shape = LinearShape { rows, inputs, outputs };
+    let (x, dy, w, m, v) = (x.slice(), dy.slice(), w.slice(), m.slice(), v.slice());
+    let update = kernels::linear::backward_weights_adam;
+    Ok(py.detach(|| update(&cpu, shape, x, dy, adam, step, w, m, v)))
+}
+
 /// The convolution of x (images, height, width, channels) with w (height, width, channels, filters),
 /// plus b (filters), followed by ReLU if asked for.
 #[pyfunction]
@@ -516,6 +576,71 @@ pub fn max_pool_backward<'py>(
     Ok(dx.into_array())
 }
 
+/// The normalisation of relu_batch_norm and max_pool in one: of r (images, height, width, channels), which
+/// is max(x, 0). Returns the pooled y and the places of its elements in their windows.
+#[pyfunction]
+#[pyo3(signature = (r, normalization, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(r, normalization, *, size=2, stride=None, padding='same', cpu=None)")]
+pub fn normalize_max_pool<'py>(
+    py: Python<'py>,
+    r: Any<'_, 'py>,
+    normalization: &Bound<'py, Normalization>,
+    size: Pair,
+    stride: Option<Pair>,
+    padding: Pad,
+    cpu: OnCpu<'_, 'py>,
+) -> PyResult<(Array<'py>, Array<'py, u8>)> {
+    let cpu = Cpu::of(py, cpu)?;
+    let r = Input::new("r", r)?;
+    let shape = pool(r.axes(IMAGES)?, size, stride, padding);
+    places_in_a_byte("size", shape.window)?;
+    let normalization = normalization.get();
+    normalization.check(shape.input.channels)?;
+    let output = axes(shape.output());
+    let mut y = Output::new(py, "y", None, &output)?;
+    let mut argmax = Output::new(py, "argmax", None, &output)?;
+    let (r, into, into_argmax) = (r.slice(), y.slice(), argmax.slice());
+    let forward = kernels::relu_batch_norm::forward_normalize_max_pool;
+    py.detach(|| forward(&cpu, shape, r, &normalization.0, into, into_argmax));
+    Ok((y.into_array(), argmax.into_array()))
+}
+
+/// The gradient of x from what normalize_max_pool took and returned, for a batch normalised by its own
+/// moments, and the gradient dy of its y. With conv2d_backward_input it is conv_block's, too.
+#[pyfunction]
+#[pyo3(signature = (r, normalization, y, argmax, dy, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(r, normalization, y, argmax, dy, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
+#[expect(clippy::too_many_arguments, reason = "Python names them")]
+pub fn normalize_max_pool_backward<'py>(
+    py: Python<'py>,
+    r: Any<'_, 'py>,
+    normalization: &Bound<'py, Normalization>,
+    y: Any<'_, 'py>,
+    argmax: Any<'_, 'py>,
+    dy: Any<'_, 'py>,
+    out: Option<Any<'_, 'py>>,
+    size: Pair,
+    stride: Option<Pair>,
+    padding: Pad,
+    cpu: OnCpu<'_, 'py>,
+) -> PyResult<Array<'py>> {
+    let cpu = Cpu::of(py, cpu)?;
+    let (r, y) = (Input::new("r", r)?, Input::new("y", y)?);
+    let (argmax, dy) = (Input::<u8>::new("argmax", argmax)?, Input::new("dy", dy)?);
+    let shape = pool(r.axes(IMAGES)?, size, stride, padding);
+    places_in_a_byte("size", shape.window)?;
+    let normalization = normalization.get();
+    normalization.check(shape.input.channels)?;
+    let output = axes(shape.output());
+    y.has_shape(&output, "the pool's output shape")?;
+    argmax.has_shape(&output, "the pool's output shape")?;
+    dy.has_shape(&output, "the pool's output shape")?;
+    let mut dx = Output::new(py, "out", out, r.shape())?;
+    let (r, y, argmax, dy, into) = (r.slice(), y.slice(), argmax.slice(), dy.slice(), dx.slice());
+    check_places(shape, argmax)?;
+    let backward = kernels::relu_batch_norm::backward_max_pool;
+    py.detach(|| backward(&cpu, shape, r, &normalization.0, y, argmax, dy, into));
+    Ok(dx.into_array())
+}
+
 /// The mean of every window of x (images, height, width, channels).
 #[pyfunction]
 #[pyo3(signature = (x, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(x, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
@@ -774,6 +899,24 @@ fn labelled<'py>(
     Ok(gradient.into_array())
 }
 
+/// Mean loss and share of hits in percent of logits (rows, classes) against class numbers (rows):
+/// softmax_cross_entropy without the gradient.
+#[pyfunction]
+#[pyo3(signature = (logits, labels, *, cpu = None))]
+pub fn softmax_cross_entropy_forward<'py>(
+    py: Python<'py>,
+    logits: Any<'_, 'py>,
+    labels: Any<'_, 'py>,
+    cpu: OnCpu<'_, 'py>,
+) -> PyResult<(f64, f64)> {
+    let cpu = Cpu::of(py, cpu)?;
+    let logits = Input::new("logits", logits)?;
+    let shape = matrix(&logits)?;
+    let labels = class_numbers("labels", labels, shape.rows, shape.cols)?;
+    let logits = logits.slice();
+    Ok(means(py.detach(|| kernels::softmax_cross_entropy::forward(&cpu, shape, logits, &labels))))
+}
+
 /// Softmax and cross-entropy of logits (rows, classes) in one pass: mean loss, the share of hits in
 /// percent, and the gradient of the logits, scale (softmax(logits) - onehot(labels)); scale is 1 / rows
 /// where none is given, which makes it the mean loss's.
@@ -849,12 +992,17 @@ pub fn adam<'py>(
     m.has_shape(w.shape(), "w's shape")?;
     v.has_shape(w.shape(), "w's shape")?;
     g.has_shape(w.shape(), "w's shape")?;
-    if step == 0 {
-        return Err(PyValueError::new_err("step: is 0, but updates are counted from 1"));
-    }
+    counted_from_1(step)?;
     let adam = kernels::adam::Adam { learning_rate, beta1, beta2, epsilon, l2 };
     let (w, m, v, g) = (w.slice(), m.slice(), v.slice(), g.slice());
     Ok(py.detach(|| kernels::adam::update(&cpu, adam, step, w, m, v, g)))
+}
+
+fn counted_from_1(step: u64) -> PyResult<()> {
+    match step {
+        0 => Err(PyValueError::new_err("step: is 0, but updates are counted from 1")),
+        _ => Ok(()),
+    }
 }
 
 /// A window's size or stride: one number or two, (height, width).
@@ -981,11 +1129,17 @@ fn pool(shape: [usize; 4], size: Pair, stride: Option<Pair>, pad: Pad) -> PoolSh
 
 fn block(convolution: Conv2dShape, size: Pair, stride: Option<Pair>) -> PyResult<ConvBlockShape> {
     let pool = window(size, stride.unwrap_or(size), Pad::SAME);
-    if pool.area() > 256 {
-        let why = format!("pool_size: {:?} has more than 256 places", pool.size);
-        return Err(PyValueError::new_err(why));
-    }
+    places_in_a_byte("pool_size", pool)?;
     Ok(ConvBlockShape { convolution, pool })
+}
+
+/// Makes sure of a window whose places an argmax of bytes can number.
+fn places_in_a_byte(name: &str, window: Window) -> PyResult<()> {
+    if window.area() <= 256 {
+        return Ok(());
+    }
+    let why = format!("{name}: {:?} has more than 256 places", window.size);
+    Err(PyValueError::new_err(why))
 }
 
 /// Makes sure that every place is one of its window and of the image: no other can come from a

@@ -18,12 +18,13 @@ mod _kernelet {
     use crate::cpu::Cpu;
     #[pymodule_export]
     use crate::kernels::{
-        Normalization, adam, avg_pool, avg_pool_backward, conv_block, conv_block_backward_weights,
-        conv2d, conv2d_backward_input, conv2d_backward_weights, cross_entropy,
-        cross_entropy_backward, dropout, exp, linear, linear_backward_input,
-        linear_backward_weights, matmul, max_pool, max_pool_backward, momentum, relu,
-        relu_backward, relu_batch_norm, relu_batch_norm_backward, softmax, softmax_backward,
-        softmax_cross_entropy, softmax_cross_entropy_backward,
+        Normalization, adam, avg_pool, avg_pool_backward, column_sums, conv_block,
+        conv_block_backward_weights, conv2d, conv2d_backward_input, conv2d_backward_weights,
+        cross_entropy, cross_entropy_backward, dropout, exp, linear, linear_backward_input,
+        linear_backward_weights, linear_backward_weights_adam, matmul, max_pool, max_pool_backward,
+        momentum, normalize_max_pool, normalize_max_pool_backward, relu, relu_backward,
+        relu_batch_norm, relu_batch_norm_backward, softmax, softmax_backward,
+        softmax_cross_entropy, softmax_cross_entropy_backward, softmax_cross_entropy_forward,
     };
     #[pymodule_export]
     use crate::networks::{Cnn, Mlp};

@@ -71,6 +71,15 @@ CASES = [
      lambda: k.conv2d(ones(1, 8, 8, 1), ones(0, 3, 1, 4), ones(4))),
     (ValueError, "dy: shape the convolution's output shape = (1, 8, 8, 4) is wanted",
      lambda: k.conv2d_backward_weights(ones(1, 8, 8, 1), ones(1, 4, 4, 4), 3)),
+    (ValueError, "m: shape (inputs, outputs) = (3, 4) is wanted, not (4, 3)",
+     lambda: k.linear_backward_weights_adam(
+         ones(2, 3), ones(2, 4), ones(3, 4), ones(4, 3), ones(3, 4), 1)),
+    (ValueError, "normalization: is of 3 channels, but the array has 2",
+     lambda: k.normalize_max_pool(ones(1, 4, 4, 2), k.Normalization(ones(3), ones(3)))),
+    (ValueError, "y: shape the pool's output shape = (1, 2, 2, 1) is wanted, not (1, 4, 4, 1)",
+     lambda: k.normalize_max_pool_backward(
+         ones(1, 4, 4, 1), k.Normalization(ones(1), ones(1)), ones(1, 4, 4, 1),
+         ones(1, 2, 2, 1, dtype=np.uint8), ones(1, 2, 2, 1))),
     (ValueError, "labels: shape (rows,) = (2,) is wanted, not (3,)",
      lambda: k.cross_entropy(ones(2, 2), np.zeros(3, int))),
     (ValueError, "images: shape (images, ...) with 784 values per image is wanted, not (2, 783)",
@@ -105,6 +114,16 @@ CASES = [
      lambda: k.cross_entropy(ones(3, 2), np.array([0, 0, 7]).view(Odd))),
     (ValueError, "argmax: 4 at row 0, column 0 is no place of its window",
      lambda: k.max_pool_backward(np.full((1, 1, 1, 1), 4, np.uint32), ones(1, 1, 1, 1), (1, 2, 2, 1))),
+    (ValueError, "argmax: 9 at row 1, column 0 is no place of its window",
+     lambda: k.normalize_max_pool_backward(
+         ones(1, 4, 4, 1), k.Normalization(ones(1), ones(1)), ones(1, 2, 2, 1),
+         np.array([0, 0, 9, 0], np.uint8).reshape(1, 2, 2, 1), ones(1, 2, 2, 1))),
+    (ValueError, "size: [17, 16] has more than 256 places",
+     lambda: k.normalize_max_pool(
+         ones(1, 20, 20, 1), k.Normalization(ones(1), ones(1)), size=(17, 16))),
+    (ValueError, "step: is 0, but updates are counted from 1",
+     lambda: k.linear_backward_weights_adam(
+         ones(2, 3), ones(2, 4), ones(3, 4), ones(3, 4), ones(3, 4), 0)),
     (ValueError, "argmax: 3 at row 0, column 0 is no place of its window",
      lambda: k.max_pool_backward(np.full((1, 1, 1, 1), 3, np.uint32), ones(1, 1, 1, 1), (1, 1, 1, 1))),
     (ValueError, "'same' or 'valid' is wanted, not 'full'",

@@ -91,6 +91,29 @@ def test_linear(cpu, random):
     assert_allclose(dw, 2 * (x.T.astype(float) @ dy), atol=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "columns"), list(itertools.product(SIZES, [0, 1, 10, 130])))
+def test_column_sums(cpu, rows, columns, random):
+    dy, sums = random(rows, columns), random(columns)
+    expected = dy.sum(axis=0, dtype=float)
+    assert_allclose(k.column_sums(dy, cpu=cpu), expected, atol=1e-5)
+    expected += sums
+    assert k.column_sums(dy, sums, add=True, cpu=cpu) is sums
+    assert_allclose(sums, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 33])
+def test_the_weights_gradient_with_its_update(cpu, rows, random):
+    x, dy = random(rows, 20), random(rows, 10)
+    fused = [random(20, 10), random(20, 10), random(20, 10) ** 2]
+    apart = [weights.copy() for weights in fused]
+    options = {"learning_rate": 0.01, "l2": 0.1, "cpu": cpu}
+    squares = k.linear_backward_weights_adam(x, dy, *fused, 3, **options)
+    dw, _ = k.linear_backward_weights(x, dy, cpu=cpu)
+    assert_allclose(squares, k.adam(*apart, dw, 3, **options), rtol=1e-6)
+    for ours, theirs in zip(fused, apart):
+        assert_allclose(ours, theirs, atol=1e-6)
+
+
 def windows(x, size, stride):
     """The windows of x (images, height, width, channels) without padding, as (n, oh, ow, c, h, w)."""
     view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
@@ -177,6 +200,21 @@ def test_conv_block_is_its_parts(cpu, random):
     assert_allclose(db, expected_db, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, None, "same"), (3, 2, "valid")])
+def test_normalize_max_pool_is_its_parts(cpu, size, stride, padding, random):
+    options = {"size": size, "stride": stride, "padding": padding, "cpu": cpu}
+    normal, r, normalization = k.relu_batch_norm(random(3, 9, 8, 5), cpu=cpu)
+    y, argmax = k.normalize_max_pool(r, normalization, **options)
+    pooled, places = k.max_pool(normal, **options)
+    assert_allclose(y, pooled, atol=1e-6)
+    assert_array_equal(argmax, places)
+    dy = random(*y.shape)
+    dx = k.normalize_max_pool_backward(r, normalization, y, argmax, dy, **options)
+    dnormal = k.max_pool_backward(places, dy, r.shape, **options)
+    expected, _, _ = k.relu_batch_norm_backward(r, normalization, dnormal, cpu=cpu)
+    assert_allclose(dx, expected, atol=1e-5)
+
+
 def test_dropout(cpu):
     x = np.ones(10_000, np.float32)
     kept = k.dropout(x, 0.75, seed=3, step=1, cpu=cpu)
@@ -197,6 +235,7 @@ def test_cross_entropies(cpu, classes, dtype, random, rng):
     accuracy = 100 * (logits.argmax(axis=1) == labels).mean()
     onehot = np.eye(classes)[labels]
     found = k.softmax_cross_entropy(logits, labels, cpu=cpu)
+    assert k.softmax_cross_entropy_forward(logits, labels, cpu=cpu) == found[:2]
     assert_allclose(found[:2], (loss, accuracy), atol=1e-6)
     assert_allclose(found[2], (p - onehot) / 33, atol=1e-7)
     p32 = p.astype(np.float32)

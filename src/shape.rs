@@ -228,7 +228,9 @@ impl Window {
         match (self.padding, self.count_along(axis, len)) {
             (Padding::Valid, _) | (_, 0) => 0,
             (Padding::Same, count) => {
-                ((count - 1) * self.stride[axis] + self.size[axis]).saturating_sub(len)
+                // What the last window, which begins inside the image, does not find there.
+                let last = (count - 1) * self.stride[axis];
+                self.size[axis].saturating_sub(len - last)
             }
         }
     }

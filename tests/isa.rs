@@ -19,9 +19,13 @@ fn names_are_parsed_and_printed_alike() {
     }
     for wrong in ["", "AVX2", "avx2 ", "avx", "sse2", "0"] {
         let error = wrong.parse::<Isa>().expect_err("no instruction set");
+        let names: Vec<_> = Isa::available().iter().map(Isa::to_string).collect();
         assert_eq!(
             error.to_string(),
-            format!("instruction set {wrong:?} is unknown: use scalar, avx2 or avx512")
+            format!(
+                "instruction set {wrong:?} is unknown; this processor has {}",
+                names.join(", ")
+            )
         );
     }
 }

@@ -392,6 +392,10 @@ fn windows_that_overflow_are_refused() {
         conv2d::forward(cpu, shape, &[2.0], &[3.0], &[1.0], &mut y);
         assert_eq!(y, [7.0], "one window on {cpu:?}");
     });
+    // Nor is a window that is longer than numbers go, by itself.
+    let window = Window::square(usize::MAX, 2, Padding::Same);
+    let half = usize::MAX / 2;
+    assert_eq!(window.padding_before(usize::MAX, 4), [half, half - 1], "{window:?}");
 }
 
 #[test]

@@ -39,14 +39,11 @@ fn step(criterion: &mut Criterion, name: &str, rows: usize, shape: MlpShape) {
     let mut twin_v = parameters(&Mlp::zeros(shape));
     let naive = |[]: &mut [Vec<f32>; 0]| {
         let (_, g) = reference::mlp::gradients(shape, &twin, &x, &labels, 1.0);
-        let Momentum { learning_rate, momentum } = MOMENTUM;
-        let update = |w: &mut _, v: &mut _, g: &_| {
-            reference::momentum::update(learning_rate, momentum, w, v, g);
-        };
-        update(&mut twin.w_h, &mut twin_v.w_h, &g.w_h);
-        update(&mut twin.b_h, &mut twin_v.b_h, &g.b_h);
-        update(&mut twin.w_o, &mut twin_v.w_o, &g.w_o);
-        update(&mut twin.b_o, &mut twin_v.b_o, &g.b_o);
+        let update = reference::momentum::update;
+        update(MOMENTUM, &mut twin.w_h, &mut twin_v.w_h, &g.w_h);
+        update(MOMENTUM, &mut twin.b_h, &mut twin_v.b_h, &g.b_h);
+        update(MOMENTUM, &mut twin.w_o, &mut twin_v.w_o, &g.w_o);
+        update(MOMENTUM, &mut twin.b_o, &mut twin_v.b_o, &g.b_o);
     };
     check_gradients(&start, &x, &labels);
 

@@ -17,10 +17,7 @@ fn bench(criterion: &mut Criterion) {
     for (name, layer) in shapes::all() {
         let Layer::Parameters(len) = layer else { continue };
         let g = numbers(len, 3);
-        let twin = |[w, v]: &mut [Vec<f32>; 2]| {
-            let Momentum { learning_rate, momentum } = settings;
-            reference::momentum::update(learning_rate, momentum, w, v, &g);
-        };
+        let twin = |[w, v]: &mut [Vec<f32>; 2]| reference::momentum::update(settings, w, v, &g);
         let work = Work::Bytes { moved: 20 * len, working_set: 12 * len };
         let (name, start) = (format!("momentum/{name}"), [numbers(len, 1), numbers(len, 2)]);
         let mut group = Group::new(criterion, name, work, start, twin);

@@ -207,7 +207,7 @@ pub fn softmax_relative(shape: MatrixShape, x: &[f64]) -> Vec<f64> {
     for row in x.chunks_exact(shape.cols.max(1)) {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let fixed = 6.0 + shape.cols as f64 / 8.0;
-        relative.extend(row.iter().map(|x| U * (fixed + (x - max).abs())));
+        relative.extend(row.iter().map(|x| U * (fixed + 1.05 * (x - max).abs())));
     }
     relative
 }
@@ -375,7 +375,7 @@ pub fn momentum(checker: &mut Checker, settings: Momentum, w: &[f32], v: &[f32],
     let rate = f64::from(settings.learning_rate);
     let share = f64::from(settings.momentum);
     let (mut w64, mut v64) = (seen(w), seen(v));
-    reference::momentum::update(rate, share, &mut w64, &mut v64, &seen(g));
+    reference::momentum::update(settings, &mut w64, &mut v64, &seen(g));
     // v: a rounding each of both products and of their sum; w: v's error and one rounding.
     let v_bound: Vec<f64> = (v64.iter().zip(v).zip(g))
         .map(|((new, &v), &g)| {

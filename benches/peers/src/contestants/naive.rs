@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use kernelet::kernels::gemm::{GemmShape, Write};
+use kernelet::kernels::momentum::Momentum;
 use kernelet::reference::{
     adam, conv2d, gemm, linear, max_pool, momentum, relu, relu_batch_norm, softmax,
     softmax_cross_entropy,
@@ -70,7 +71,8 @@ impl Contestant for Naive {
             Work::Momentum(_) => job(
                 (floats("w")?, floats("v")?, floats("g")?),
                 |(w, v, g)| {
-                    momentum::update(MOMENTUM_RATE, MOMENTUM, w, v, g);
+                    let settings = Momentum { learning_rate: MOMENTUM_RATE, momentum: MOMENTUM };
+                    momentum::update(settings, w, v, g);
                     Ok(())
                 },
                 |(w, v, _)| Ok(vec![("w", w.clone()), ("v", v.clone())]),

@@ -78,19 +78,36 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.select_f32s(simd.equal_f32s(x, x), y, x)
 }
 
-/// e^x of one vector that is nowhere positive, as softmax has it: two thirds of [`exp`]'s work, as
-/// nothing can overflow. Below the logarithm of the smallest normal number the result is 0.
+/// e^x of one vector that is nowhere positive, as softmax has it: half of [`exp`]'s work, as nothing can
+/// overflow and an error that grows with x, as that of softmax's x does, may grow a little faster. Below
+/// the logarithm of the smallest normal number the result is 0.
 #[inline(always)]
 pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    /// Just above ln 2^-126: the exponent n is -126 at least.
-    const MIN: f32 = -87.336_54;
     // With the exponent's bias added already.
-    let (e_r, shifted) = reduced(simd, x, MAGIC + 127.0);
-    let bits = simd.transmute_u32s_f32s(shifted);
-    let two_n = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)));
-    // NaN is not less than anything, and NaN times anything is NaN.
-    let y = simd.mul_f32s(e_r, two_n);
-    simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(MIN)), simd.splat_f32s(0.0), y)
+    let magic = MAGIC + 127.0;
+    let power_of_two = |shifted| {
+        let bits = simd.transmute_u32s_f32s(shifted);
+        simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)))
+    };
+    if cfg!(target_arch = "x86_64") && S::F32_LANES > 1 {
+        // The exponent n is -127 at least, whose power of two is 0 by its bits; what is subnormal with
+        // -126 is flushed. Of two operands, one of them NaN, the maximum is the second. (Elsewhere it
+        // need not be.)
+        let x = simd.max_f32s(simd.splat_f32s(-88.0), x);
+        let (shifted, n) = nearest(simd, x, magic);
+        // Products are not rounded, so that ln 2 may have a single part.
+        let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-std::f32::consts::LN_2), x);
+        let one = simd.splat_f32s(1.0);
+        let slope = simd.mul_add_e_f32s(quotient(simd, r), r, one);
+        simd.mul_f32s(simd.mul_add_e_f32s(slope, r, one), power_of_two(shifted))
+    } else {
+        /// Just above ln 2^-126: the exponent n is -126 at least.
+        const MIN: f32 = -87.336_54;
+        let (e_r, shifted) = reduced(simd, x, magic);
+        // NaN is not less than anything, and NaN times anything is NaN.
+        let y = simd.mul_f32s(e_r, power_of_two(shifted));
+        simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(MIN)), simd.splat_f32s(0.0), y)
+    }
 }
 
 /// 1.5 * 2^23: adding it to a smaller number rounds that to an integer and leaves it in the low bits.
@@ -102,21 +119,31 @@ const MAGIC: f32 = 12_582_912.0;
 /// exponentials.
 #[inline(always)]
 fn reduced<S: Simd>(simd: S, x: S::f32s, magic: f32) -> (S::f32s, S::f32s) {
-    let magic = simd.splat_f32s(magic);
-    let shifted = simd.mul_add_e_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), magic);
-    let n = simd.sub_f32s(shifted, magic);
+    let (shifted, n) = nearest(simd, x, magic);
     // The first part of ln 2 has 12 bits, so that its product with n is exact without FMA too.
     let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-0.693_115_23), x);
     let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-3.194_618_3e-5), r);
+    let r_squared = simd.mul_f32s(r, r);
+    let e_r = simd.mul_add_e_f32s(quotient(simd, r), r_squared, r);
+    (simd.add_f32s(e_r, simd.splat_f32s(1.0)), shifted)
+}
 
+/// n + `magic` and n, the integer nearest to x / ln 2.
+#[inline(always)]
+fn nearest<S: Simd>(simd: S, x: S::f32s, magic: f32) -> (S::f32s, S::f32s) {
+    let magic = simd.splat_f32s(magic);
+    let shifted = simd.mul_add_e_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), magic);
+    (shifted, simd.sub_f32s(shifted, magic))
+}
+
+/// q(r) of [`reduced`], (e^r - 1 - r) / r^2.
+#[inline(always)]
+fn quotient<S: Simd>(simd: S, r: S::f32s) -> S::f32s {
     let q = simd.splat_f32s(0.001_381_307_4);
     let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.008_369_419));
     let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.041_668_46));
     let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.166_665_15));
-    let q = simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94));
-    let r_squared = simd.mul_f32s(r, r);
-    let e_r = simd.add_f32s(simd.mul_add_e_f32s(q, r_squared, r), simd.splat_f32s(1.0));
-    (e_r, shifted)
+    simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94))
 }
 
 /// 2^(biased - 128) by way of the exponent bits.

@@ -2,11 +2,12 @@
 //! `softmax`.
 //!
 //! Narrow rows (ten classes, say) are all tail to a vector unit, so they are done a vector of rows
-//! at a time: lane i holds row i. Wide rows are done along the row.
+//! at a time: lane i holds row i. Wide rows are done along the row, and while the exponentials of one
+//! are computed, the largest element of the next is looked for, which waits for memory.
 //!
-//! Accuracy, with u = 2^-24: each probability is within `(6 + cols / 8 + |x_j - max|) u` of the exact
-//! one, relatively (the last term is the rounding of x_j - max), plus `2^-126` where it is subnormal.
-//! The 6 is measured, with some 7 % to spare, not derived. [`backward`] is within
+//! Accuracy, with u = 2^-24: each probability is within `(6 + cols / 8 + 1.05 |x_j - max|) u` of the
+//! exact one, relatively (the last term is the rounding of x_j - max and of ln 2), plus `2^-126` where
+//! it is subnormal. The 6 is measured, with some 7 % to spare, not derived. [`backward`] is within
 //! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-126`.
 //! As in PyTorch a row with a NaN or +infinity, or with nothing but -infinity, becomes NaN.
 
@@ -82,18 +83,20 @@ impl WithSimd for Forward<'_> {
             let group = cols * S::F32_LANES;
             let columns = &mut [simd.splat_f32s(0.0); NARROW][..cols];
             for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
-                load_columns::<S>(x, columns);
+                load_columns(simd, x, columns);
                 let (_, sum) = columns_exp_sub_max_sum(simd, columns);
                 let reciprocal = simd.div_f32s(simd.splat_f32s(1.0), sum);
                 for column in &mut *columns {
                     *column = simd.mul_f32s(*column, reciprocal);
                 }
-                store_columns::<S>(columns, y);
+                store_columns(simd, columns, y);
             }
         } else {
-            for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
-                let (_, sum) = row_exp_sub_max_sum(simd, x, y);
+            let mut max = row_max(simd, &x[..cols]);
+            for ((x, next), y) in rows_and_next(x, cols).zip(y.chunks_exact_mut(cols)) {
+                let (sum, next_max) = row_exp_sub_sum(simd, x, max, y, next);
                 scale_row(simd, y, 1.0 / sum);
+                max = next_max;
             }
         }
     }
@@ -148,8 +151,8 @@ impl WithSimd for Backward<'_> {
             let y_columns = &mut [simd.splat_f32s(0.0); NARROW][..cols];
             let dy_columns = &mut [simd.splat_f32s(0.0); NARROW][..cols];
             for ((y, dy), dx) in y.chunks(group).zip(dy.chunks(group)).zip(dx.chunks_mut(group)) {
-                load_columns::<S>(y, y_columns);
-                load_columns::<S>(dy, dy_columns);
+                load_columns(simd, y, y_columns);
+                load_columns(simd, dy, dy_columns);
                 let mut dot = simd.splat_f32s(0.0);
                 for (&y, &dy) in y_columns.iter().zip(&*dy_columns) {
                     dot = simd.mul_add_e_f32s(y, dy, dot);
@@ -157,7 +160,7 @@ impl WithSimd for Backward<'_> {
                 for (&y, dy) in y_columns.iter().zip(&mut *dy_columns) {
                     *dy = simd.mul_f32s(y, simd.sub_f32s(*dy, dot));
                 }
-                store_columns::<S>(dy_columns, dx);
+                store_columns(simd, dy_columns, dx);
             }
         } else {
             let rows = y.chunks_exact(cols).zip(dy.chunks_exact(cols));
@@ -182,11 +185,43 @@ impl WithSimd for Backward<'_> {
     }
 }
 
+/// Whether rows can be turned into columns four by four: 4 x 4 elements are transposed in registers,
+/// which element by element takes several times as long. It takes as many rows as a vector has lanes.
+///
+/// Vector v gets, piece by piece of four lanes, four columns of the rows v, 4 + v, 8 + v, ... What pulp
+/// calls (de)interleaving four vectors transposes each piece of the four, so that the lanes are then in
+/// the order of the rows.
+#[inline(always)]
+fn has_fours<S: Simd>(len: usize, cols: usize) -> bool {
+    S::F32_LANES >= 4 && cols >= 4 && len == cols * S::F32_LANES
+}
+
+/// Where four columns begin, until all have been in one; the last four may have been in others, too.
+#[inline(always)]
+fn fours(cols: usize) -> impl Iterator<Item = usize> {
+    (0..cols.div_ceil(4)).map(move |four| (4 * four).min(cols - 4))
+}
+
 /// Gathers up to `LANES` narrow rows of `x`, so that vector j holds column j and lane i row i.
 /// The lanes of missing rows keep what they had.
 #[inline(always)]
-pub(super) fn load_columns<S: Simd>(x: &[f32], columns: &mut [S::f32s]) {
+pub(super) fn load_columns<S: Simd>(simd: S, x: &[f32], columns: &mut [S::f32s]) {
     let cols = columns.len();
+    if has_fours::<S>(x.len(), cols) {
+        let pieces_per_vector = S::F32_LANES / 4;
+        for at in fours(cols) {
+            let mut four = [simd.splat_f32s(0.0); 4];
+            let pieces: &mut [[f32; 4]] = pulp::bytemuck::cast_slice_mut(&mut four[..]);
+            for piece in 0..pieces_per_vector {
+                for vector in 0..4 {
+                    let from = (4 * piece + vector) * cols + at;
+                    pieces[vector * pieces_per_vector + piece].copy_from_slice(&x[from..from + 4]);
+                }
+            }
+            columns[at..at + 4].copy_from_slice(&simd.deinterleave_shfl_f32s(four));
+        }
+        return;
+    }
     let lanes: &mut [f32] = pulp::bytemuck::cast_slice_mut(columns);
     for (lane, row) in x.chunks_exact(cols).enumerate() {
         for (column, &value) in lanes.chunks_exact_mut(S::F32_LANES).zip(row) {
@@ -197,9 +232,25 @@ pub(super) fn load_columns<S: Simd>(x: &[f32], columns: &mut [S::f32s]) {
 
 /// Scatters columns back to as many row-major rows as `y` has.
 #[inline(always)]
-pub(super) fn store_columns<S: Simd>(columns: &[S::f32s], y: &mut [f32]) {
+pub(super) fn store_columns<S: Simd>(simd: S, columns: &[S::f32s], y: &mut [f32]) {
+    let cols = columns.len();
+    if has_fours::<S>(y.len(), cols) {
+        let pieces_per_vector = S::F32_LANES / 4;
+        for at in fours(cols) {
+            let four = [columns[at], columns[at + 1], columns[at + 2], columns[at + 3]];
+            let four = simd.interleave_shfl_f32s(four);
+            let pieces: &[[f32; 4]] = pulp::bytemuck::cast_slice(&four[..]);
+            for piece in 0..pieces_per_vector {
+                for vector in 0..4 {
+                    let to = (4 * piece + vector) * cols + at;
+                    y[to..to + 4].copy_from_slice(&pieces[vector * pieces_per_vector + piece]);
+                }
+            }
+        }
+        return;
+    }
     let lanes: &[f32] = pulp::bytemuck::cast_slice(columns);
-    for (lane, row) in y.chunks_exact_mut(columns.len()).enumerate() {
+    for (lane, row) in y.chunks_exact_mut(cols).enumerate() {
         for (value, column) in row.iter_mut().zip(lanes.chunks_exact(S::F32_LANES)) {
             *value = column[lane];
         }
@@ -225,27 +276,38 @@ pub(super) fn columns_exp_sub_max_sum<S: Simd>(
     (max, sum)
 }
 
-/// y = e^(x - max) of one wide row; returns the maximum (NaN ignored) and the sum of y.
+/// The rows of `x`, each with the one behind it, the last with itself.
 #[inline(always)]
-pub(super) fn row_exp_sub_max_sum<S: Simd>(simd: S, x: &[f32], y: &mut [f32]) -> (f32, f32) {
-    let max = row_max(simd, x);
-    (max, row_exp_sub_sum(simd, x, max, y))
+pub(super) fn rows_and_next(x: &[f32], cols: usize) -> impl Iterator<Item = (&[f32], &[f32])> {
+    let rows = x.chunks_exact(cols);
+    rows.clone().zip(rows.clone().skip(1).chain(rows.last()))
 }
 
-/// y = e^(x - max) of (a part of) one wide row; returns the sum of y.
+/// y = e^(x - max) of (a part of) one wide row; returns the sum of y, and the largest element of the
+/// same part of the next row, NaN ignored.
 #[inline(always)]
-pub(super) fn row_exp_sub_sum<S: Simd>(simd: S, x: &[f32], max: f32, y: &mut [f32]) -> f32 {
+pub(super) fn row_exp_sub_sum<S: Simd>(
+    simd: S,
+    x: &[f32],
+    max: f32,
+    y: &mut [f32],
+    next: &[f32],
+) -> (f32, f32) {
     let splat_max = simd.splat_f32s(max);
     let (x, x_tail) = S::as_simd_f32s(x);
     let (y, y_tail) = S::as_mut_simd_f32s(y);
+    let (next, next_tail) = S::as_simd_f32s(next);
     let mut sum = simd.splat_f32s(0.0);
-    for (y, &x) in y.iter_mut().zip(x) {
+    let mut next_max = simd.splat_f32s(f32::NEG_INFINITY);
+    for ((y, &x), &next) in y.iter_mut().zip(x).zip(next) {
         *y = exp_nonpositive(simd, simd.sub_f32s(x, splat_max));
         sum = simd.add_f32s(sum, *y);
+        next_max = simd.max_f32s(next, next_max);
     }
     let tail = exp_nonpositive(simd, simd.sub_f32s(simd.partial_load_f32s(x_tail), splat_max));
     simd.partial_store_f32s(y_tail, tail);
-    simd.reduce_sum_f32s(sum) + y_tail.iter().sum::<f32>()
+    let sum = simd.reduce_sum_f32s(sum) + y_tail.iter().sum::<f32>();
+    (sum, next_tail.iter().copied().fold(simd.reduce_max_f32s(next_max), f32::max))
 }
 
 /// The largest element of a row, NaN ignored.

@@ -13,8 +13,8 @@ use pulp::{Simd, WithSimd};
 
 use super::kernel_span;
 use super::softmax::{
-    MAX_LANES, NARROW, PARALLEL_MIN, columns_exp_sub_max_sum, load_columns, row_exp_sub_max_sum,
-    rows_per_piece, scale_row, store_columns,
+    MAX_LANES, NARROW, PARALLEL_MIN, columns_exp_sub_max_sum, load_columns, row_exp_sub_sum,
+    row_max, rows_and_next, rows_per_piece, scale_row, store_columns,
 };
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{MatrixShape, check_len};
@@ -255,7 +255,7 @@ impl Rows<'_> {
         let group = cols * S::F32_LANES;
         for (index, labels) in labels.chunks(S::F32_LANES).enumerate() {
             let logits = &logits[index * group..][..labels.len() * cols];
-            load_columns::<S>(logits, columns);
+            load_columns(simd, logits, columns);
             let (max, sum) = columns_exp_sub_max_sum(simd, columns);
             let (maxima, sums) = ([max], [sum]);
             let maxima: &[f32] = pulp::bytemuck::cast_slice(&maxima);
@@ -269,7 +269,7 @@ impl Rows<'_> {
                 for column in &mut *columns {
                     *column = simd.mul_f32s(*column, factor);
                 }
-                store_columns::<S>(columns, dlogits);
+                store_columns(simd, columns, dlogits);
                 for (row, &label) in dlogits.chunks_exact_mut(cols).zip(labels) {
                     row[label as usize] -= scale;
                 }
@@ -282,34 +282,39 @@ impl Rows<'_> {
     fn wide<S: Simd>(self, simd: S) -> Tally {
         let Self { cols, logits, labels, scale, mut dlogits } = self;
         let mut tally = Tally::default();
-        for (index, (row, &label)) in logits.chunks_exact(cols).zip(labels).enumerate() {
-            let (max, sum) = match &mut dlogits {
+        let mut max = row_max(simd, &logits[..cols]);
+        let rows = rows_and_next(logits, cols).zip(labels);
+        for (index, ((row, next), &label)) in rows.enumerate() {
+            let (sum, next_max) = match &mut dlogits {
                 Some(dlogits) => {
                     let dlogits = &mut dlogits[index * cols..][..cols];
-                    let (max, sum) = row_exp_sub_max_sum(simd, row, dlogits);
+                    let (sum, next_max) = row_exp_sub_sum(simd, row, max, dlogits, next);
                     scale_row(simd, dlogits, scale / sum);
                     dlogits[label as usize] -= scale;
-                    (max, sum)
+                    (sum, next_max)
                 }
-                None => row_max_sum(simd, row),
+                None => row_sum(simd, row, max, next),
             };
             tally += row_tally(row, label, max, sum);
+            max = next_max;
         }
         tally
     }
 }
 
-/// Maximum and sum of e^(x - max) of a wide row, by way of a buffer that stays in the first-level
-/// cache.
+/// The sum of e^(x - max) of a wide row, by way of a buffer that stays in the first-level cache, and the
+/// largest element of the next.
 #[inline(always)]
-fn row_max_sum<S: Simd>(simd: S, row: &[f32]) -> (f32, f32) {
-    let max = super::softmax::row_max(simd, row);
-    let mut sum = 0.0;
+fn row_sum<S: Simd>(simd: S, row: &[f32], max: f32, next: &[f32]) -> (f32, f32) {
     let mut buffer = [0.0; 512];
-    for part in row.chunks(512) {
-        sum += super::softmax::row_exp_sub_sum(simd, part, max, &mut buffer[..part.len()]);
+    let (mut sum, mut next_max) = (0.0, f32::NEG_INFINITY);
+    for (part, next) in row.chunks(512).zip(next.chunks(512)) {
+        let (part_sum, part_max) =
+            row_exp_sub_sum(simd, part, max, &mut buffer[..part.len()], next);
+        sum += part_sum;
+        next_max = next_max.max(part_max);
     }
-    (max, sum)
+    (sum, next_max)
 }
 
 /// One row's loss and whether it is a hit, from its maximum and its sum of e^(x - max).

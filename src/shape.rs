@@ -228,7 +228,7 @@ impl Window {
         match (self.padding, self.count_along(axis, len)) {
             (Padding::Valid, _) | (_, 0) => 0,
             (Padding::Same, count) => {
-                // What the last window, which begins inside the image, does not find there.
+                // How far the last window, which begins inside the image, goes beyond it.
                 let last = (count - 1) * self.stride[axis];
                 self.size[axis].saturating_sub(len - last)
             }

@@ -180,8 +180,9 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
 fn matrix_shapes() -> Vec<MatrixShape> {
     let mut shapes = Vec::new();
     for rows in sizes() {
-        let cols = [1, 2, 9, 10, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 511, 512, 513, 1000];
-        shapes.extend(cols.map(|cols| MatrixShape { rows, cols }));
+        let narrow = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 31, 32];
+        let wide = [33, 47, 48, 49, 63, 64, 65, 100, 511, 512, 513, 1000];
+        shapes.extend(narrow.into_iter().chain(wide).map(|cols| MatrixShape { rows, cols }));
     }
     for (rows, cols) in
         [(0, 0), (1638, 10), (1649, 10), (5000, 10), (511, 32), (513, 32), (520, 33), (50, 1025)]
@@ -204,6 +205,24 @@ fn softmax() {
         }
     }
     checker.finish();
+}
+
+/// Each of these numbers rounds a sum between 512 and 1024, or 16 and 32, down by almost half a unit.
+#[test]
+fn softmax_of_numbers_whose_sum_is_rounded_one_way() {
+    for (cols, rest) in [(1000, -3.1e-5f32), (32, -9.8e-7), (64, -9.8e-7)] {
+        let mut x = vec![rest; cols];
+        x[0] = 0.0;
+        let exact = 1.0 / (1.0 + (cols - 1) as f64 * f64::from(rest).exp());
+        for_each_cpu(|cpu| {
+            let mut y = vec![f32::NAN; cols];
+            kernelet::kernels::softmax::forward(cpu, MatrixShape { rows: 1, cols }, &x, &mut y);
+            let lanes = cpu.isa().lanes();
+            let additions = if cols <= 32 { cols } else { cols.min(cols / lanes + lanes) };
+            let error = (f64::from(y[0]) / exact - 1.0).abs() * 2f64.powi(24);
+            assert!(error <= 6.0 + additions as f64, "{error} u of {cols} columns on {cpu:?}");
+        });
+    }
 }
 
 #[test]

@@ -604,8 +604,9 @@ pub fn normalize_max_pool<'py>(
     Ok((y.into_array(), argmax.into_array()))
 }
 
-/// The gradient of x from what normalize_max_pool took and returned, for a batch normalised by its own
-/// moments, and the gradient dy of its y. With conv2d_backward_input it is conv_block's, too.
+/// The gradient of relu_batch_norm's x from what normalize_max_pool took and returned, for a batch
+/// normalised by its own moments, and the gradient dy of its y. After conv_block it is the convolution's
+/// dy, of which conv2d_backward_input makes the gradient of the block's x.
 #[pyfunction]
 #[pyo3(signature = (r, normalization, y, argmax, dy, out = None, *, size = Pair::TWO, stride = None, padding = Pad::SAME, cpu = None), text_signature = "(r, normalization, y, argmax, dy, out=None, *, size=2, stride=None, padding='same', cpu=None)")]
 #[expect(clippy::too_many_arguments, reason = "Python names them")]

@@ -1,7 +1,7 @@
 //! e^x, vectorised: what softmax is made of.
 //!
 //! Cody and Waite's reduction to `|r| <= ln 2 / 2` ("Software Manual for the Elementary Functions",
-//! 1980), ln 2 in two parts, and a minimax polynomial of degree 6 in r.
+//! 1980), ln 2 in two parts (softmax's has one), and a minimax polynomial of degree 6 in r.
 
 #![forbid(unsafe_code)]
 
@@ -78,9 +78,9 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.select_f32s(simd.equal_f32s(x, x), y, x)
 }
 
-/// e^x of one vector that is nowhere positive, as softmax has it: half of [`exp`]'s work, as nothing can
-/// overflow and an error that grows with x, as that of softmax's x does, may grow a little faster. Below
-/// the logarithm of the smallest normal number the result is 0.
+/// e^x of one vector that is nowhere positive, as softmax has it: half of [`exp`]'s work. Nothing can
+/// overflow, and an error of 0.05 |x| u is nothing beside that of softmax's x, |x| u. Below the logarithm
+/// of the smallest normal number the result is 0.
 #[inline(always)]
 pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // With the exponent's bias added already.
@@ -89,13 +89,16 @@ pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         let bits = simd.transmute_u32s_f32s(shifted);
         simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)))
     };
-    if cfg!(target_arch = "x86_64") && S::F32_LANES > 1 {
+    // pulp's vectors on x86-64 that `Isa` has, AVX2's and AVX-512's, come with fused multiply-adds.
+    let fused_x86 = cfg!(target_arch = "x86_64") && S::F32_LANES >= 8;
+    if fused_x86 {
         // The exponent n is -127 at least, whose power of two is 0 by its bits; what is subnormal with
         // -126 is flushed. Of two operands, one of them NaN, the maximum is the second. (Elsewhere it
         // need not be.)
         let x = simd.max_f32s(simd.splat_f32s(-88.0), x);
         let (shifted, n) = nearest(simd, x, magic);
-        // Products are not rounded, so that ln 2 may have a single part.
+        // Products are not rounded, so that ln 2 may have a single part, which is 1.9e-9 off: for each
+        // unit of x 0.05 u.
         let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-std::f32::consts::LN_2), x);
         let one = simd.splat_f32s(1.0);
         let slope = simd.mul_add_e_f32s(quotient(simd, r), r, one);

@@ -5,9 +5,11 @@
 //! at a time: lane i holds row i. Wide rows are done along the row, and while the exponentials of one
 //! are computed, the largest element of the next is looked for, which waits for memory.
 //!
-//! Accuracy, with u = 2^-24: each probability is within `(6 + cols / 8 + 1.05 |x_j - max|) u` of the
-//! exact one, relatively (the last term is the rounding of x_j - max and of ln 2), plus `2^-126` where
-//! it is subnormal. The 6 is measured, with some 7 % to spare, not derived. [`backward`] is within
+//! Accuracy, with u = 2^-24: each probability is within `(6 + n + 1.05 |x_j - max|) u` of the exact one,
+//! relatively, plus `2^-126`. n is the number of additions that an element of the sum goes through: at
+//! most `cols`, in wide rows on vectors `cols / lanes + lanes`. (Of numbers without a pattern their
+//! roundings cancel: `cols / 8` is enough for these.) The last term is the rounding of x_j - max and of
+//! ln 2; the 6 is measured, not derived. [`backward`] is within
 //! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-126`.
 //! As in PyTorch a row with a NaN or +infinity, or with nothing but -infinity, becomes NaN.
 
@@ -94,7 +96,7 @@ impl WithSimd for Forward<'_> {
         } else {
             let mut max = row_max(simd, &x[..cols]);
             for ((x, next), y) in rows_and_next(x, cols).zip(y.chunks_exact_mut(cols)) {
-                let (sum, next_max) = row_exp_sub_sum(simd, x, max, y, next);
+                let (sum, next_max) = row_exp_sub_sum_and_next_max(simd, x, max, y, next);
                 scale_row(simd, y, 1.0 / sum);
                 max = next_max;
             }
@@ -190,15 +192,16 @@ impl WithSimd for Backward<'_> {
 ///
 /// Vector v gets, piece by piece of four lanes, four columns of the rows v, 4 + v, 8 + v, ... What pulp
 /// calls (de)interleaving four vectors transposes each piece of the four, so that the lanes are then in
-/// the order of the rows.
+/// the order of the rows. (pulp promises an order that is its own inverse, not this one: the tests of
+/// softmax_cross_entropy would see another, which took another row's sum.)
 #[inline(always)]
-fn has_fours<S: Simd>(len: usize, cols: usize) -> bool {
+fn can_transpose<S: Simd>(len: usize, cols: usize) -> bool {
     S::F32_LANES >= 4 && cols >= 4 && len == cols * S::F32_LANES
 }
 
-/// Where four columns begin, until all have been in one; the last four may have been in others, too.
+/// Where four columns begin. The last four overlap those before where there is a rest.
 #[inline(always)]
-fn fours(cols: usize) -> impl Iterator<Item = usize> {
+fn starts_of_fours(cols: usize) -> impl Iterator<Item = usize> {
     (0..cols.div_ceil(4)).map(move |four| (4 * four).min(cols - 4))
 }
 
@@ -207,9 +210,9 @@ fn fours(cols: usize) -> impl Iterator<Item = usize> {
 #[inline(always)]
 pub(super) fn load_columns<S: Simd>(simd: S, x: &[f32], columns: &mut [S::f32s]) {
     let cols = columns.len();
-    if has_fours::<S>(x.len(), cols) {
+    if can_transpose::<S>(x.len(), cols) {
         let pieces_per_vector = S::F32_LANES / 4;
-        for at in fours(cols) {
+        for at in starts_of_fours(cols) {
             let mut four = [simd.splat_f32s(0.0); 4];
             let pieces: &mut [[f32; 4]] = pulp::bytemuck::cast_slice_mut(&mut four[..]);
             for piece in 0..pieces_per_vector {
@@ -234,9 +237,9 @@ pub(super) fn load_columns<S: Simd>(simd: S, x: &[f32], columns: &mut [S::f32s])
 #[inline(always)]
 pub(super) fn store_columns<S: Simd>(simd: S, columns: &[S::f32s], y: &mut [f32]) {
     let cols = columns.len();
-    if has_fours::<S>(y.len(), cols) {
+    if can_transpose::<S>(y.len(), cols) {
         let pieces_per_vector = S::F32_LANES / 4;
-        for at in fours(cols) {
+        for at in starts_of_fours(cols) {
             let four = [columns[at], columns[at + 1], columns[at + 2], columns[at + 3]];
             let four = simd.interleave_shfl_f32s(four);
             let pieces: &[[f32; 4]] = pulp::bytemuck::cast_slice(&four[..]);
@@ -265,7 +268,8 @@ pub(super) fn columns_exp_sub_max_sum<S: Simd>(
 ) -> (S::f32s, S::f32s) {
     let mut max = simd.splat_f32s(f32::NEG_INFINITY);
     for &column in &*columns {
-        // This order keeps `max` where the column is NaN, on every instruction set.
+        // This order keeps `max` where the column is NaN, on x86 and in scalar code. (Where it does not,
+        // the row is NaN all the same.)
         max = simd.max_f32s(column, max);
     }
     let mut sum = simd.splat_f32s(0.0);
@@ -286,7 +290,7 @@ pub(super) fn rows_and_next(x: &[f32], cols: usize) -> impl Iterator<Item = (&[f
 /// y = e^(x - max) of (a part of) one wide row; returns the sum of y, and the largest element of the
 /// same part of the next row, NaN ignored.
 #[inline(always)]
-pub(super) fn row_exp_sub_sum<S: Simd>(
+pub(super) fn row_exp_sub_sum_and_next_max<S: Simd>(
     simd: S,
     x: &[f32],
     max: f32,

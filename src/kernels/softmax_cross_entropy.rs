@@ -13,8 +13,8 @@ use pulp::{Simd, WithSimd};
 
 use super::kernel_span;
 use super::softmax::{
-    MAX_LANES, NARROW, PARALLEL_MIN, columns_exp_sub_max_sum, load_columns, row_exp_sub_sum,
-    row_max, rows_and_next, rows_per_piece, scale_row, store_columns,
+    MAX_LANES, NARROW, PARALLEL_MIN, columns_exp_sub_max_sum, load_columns,
+    row_exp_sub_sum_and_next_max, row_max, rows_and_next, rows_per_piece, scale_row, store_columns,
 };
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{MatrixShape, check_len};
@@ -288,7 +288,8 @@ impl Rows<'_> {
             let (sum, next_max) = match &mut dlogits {
                 Some(dlogits) => {
                     let dlogits = &mut dlogits[index * cols..][..cols];
-                    let (sum, next_max) = row_exp_sub_sum(simd, row, max, dlogits, next);
+                    let (sum, next_max) =
+                        row_exp_sub_sum_and_next_max(simd, row, max, dlogits, next);
                     scale_row(simd, dlogits, scale / sum);
                     dlogits[label as usize] -= scale;
                     (sum, next_max)
@@ -310,7 +311,7 @@ fn row_sum<S: Simd>(simd: S, row: &[f32], max: f32, next: &[f32]) -> (f32, f32) 
     let (mut sum, mut next_max) = (0.0, f32::NEG_INFINITY);
     for (part, next) in row.chunks(512).zip(next.chunks(512)) {
         let (part_sum, part_max) =
-            row_exp_sub_sum(simd, part, max, &mut buffer[..part.len()], next);
+            row_exp_sub_sum_and_next_max(simd, part, max, &mut buffer[..part.len()], next);
         sum += part_sum;
         next_max = next_max.max(part_max);
     }

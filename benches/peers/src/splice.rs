@@ -251,24 +251,37 @@ fn machines(folder: &Path) -> Result<Vec<Machine>> {
         // The newest last.
         let mut records = paths(&folder)?;
         records.retain(|path| path.extension().is_some_and(|kind| kind == "csv"));
-        let Some(newest) = records.last() else { continue };
-        let text = fs::read_to_string(newest.with_extension("txt")).unwrap_or_default();
-        let date = newest.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut rows = vec![];
+        if records.is_empty() {
+            continue;
+        }
+        let (mut rows, mut texts, mut sittings) = (vec![], vec![], vec![]);
         for path in &records {
+            let text = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+            let date = path.file_stem().unwrap_or_default().to_string_lossy();
+            sittings.insert(0, format!("{date}, revision {}", value(&text, "revision: ")));
+            texts.insert(0, text);
             rows = record::merge(rows, &record::read(path)?);
         }
-        machines.push(machine(name, &date, &text, &rows));
+        machines.push(machine(
+            name,
+            &sittings.join("; before, where not measured again, "),
+            &texts.concat(),
+            &rows,
+        ));
     }
     ensure!(!machines.is_empty(), "{} has no record", folder.display());
     Ok(machines)
 }
 
-/// A machine, from its environment's text and the newest rows of every work.
-fn machine(name: String, date: &str, text: &str, rows: &[Row]) -> Machine {
-    // The last comparison comes first; earlier ones that day may have had other contestants.
-    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown");
-    let about = format!("{}; {date}, revision {}:", value("processor: "), value("revision: "));
+/// What the text of an environment has behind a key, the last comparison's, which comes first.
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown")
+}
+
+/// A machine, from when it was measured, its environments' texts, the newest first, and the newest rows of
+/// every work.
+fn machine(name: String, sittings: &str, text: &str, rows: &[Row]) -> Machine {
+    let about = format!("{}; {sittings}:", value(text, "processor: "));
     let mut versions: Vec<(String, String)> = vec![];
     for (name, version) in text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "))
     {

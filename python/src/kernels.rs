@@ -216,13 +216,10 @@ pub fn linear_backward_weights<'py>(
 ) -> PyResult<(Array<'py>, Array<'py>)> {
     let cpu = Cpu::of(py, cpu)?;
     let (x, dy) = (Input::new("x", x)?, Input::new("dy", dy)?);
-    let [rows, inputs] = x.axes("(rows, inputs)")?;
-    let [_, outputs] = dy.axes("(rows, outputs)")?;
-    dy.has_shape(&[rows, outputs], "(rows, outputs)")?;
+    let shape @ LinearShape { inputs, outputs, .. } = layer(&x, &dy)?;
     let write = write(add, &[("dw", dw), ("db", db)])?;
     let mut dw = Output::new(py, "dw", dw, &[inputs, outputs])?;
     let mut db = Output::new(py, "db", db, &[outputs])?;
-    let shape = LinearShape { rows, inputs, outputs };
     let (x, dy, into, into_db) = (x.slice(), dy.slice(), dw.slice(), db.slice());
     py.detach(|| kernels::linear::backward_weights(&cpu, shape, x, dy, write, into, into_db));
     Ok((dw.into_array(), db.into_array()))
@@ -272,9 +269,7 @@ pub fn linear_backward_weights_adam<'py>(
 ) -> PyResult<f64> {
     let cpu = Cpu::of(py, cpu)?;
     let (x, dy) = (Input::new("x", x)?, Input::new("dy", dy)?);
-    let [rows, inputs] = x.axes("(rows, inputs)")?;
-    let [_, outputs] = dy.axes("(rows, outputs)")?;
-    dy.has_shape(&[rows, outputs], "(rows, outputs)")?;
+    let shape @ LinearShape { inputs, outputs, .. } = layer(&x, &dy)?;
     let (mut w, mut m) = (Output::given("w", w)?, Output::given("m", m)?);
     let mut v = Output::given("v", v)?;
     for weights in [&w, &m, &v] {
@@ -282,7 +277,6 @@ pub fn linear_backward_weights_adam<'py>(
     }
     counted_from_1(step)?;
     let adam = kernels::adam::Adam { learning_rate, beta1, beta2, epsilon, l2 };
-    let shape = LinearShape { rows, inputs, outputs };
     let (x, dy, w, m, v) = (x.slice(), dy.slice(), w.slice(), m.slice(), v.slice());
     let update = kernels::linear::backward_weights_adam;
     Ok(py.detach(|| update(&cpu, shape, x, dy, adam, step, w, m, v)))
@@ -1093,6 +1087,14 @@ fn per_channel<'py>(
         input.has_shape(&[channels], "(channels,)")?;
     }
     Ok(input)
+}
+
+/// The linear layer with this input and this gradient of its output.
+fn layer(x: &Input<f32>, dy: &Input<f32>) -> PyResult<LinearShape> {
+    let [rows, inputs] = x.axes("(rows, inputs)")?;
+    let [_, outputs] = dy.axes("(rows, outputs)")?;
+    dy.has_shape(&[rows, outputs], "(rows, outputs)")?;
+    Ok(LinearShape { rows, inputs, outputs })
 }
 
 fn image_shape([batch, height, width, channels]: [usize; 4]) -> ImageShape {

@@ -85,7 +85,7 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // With the exponent's bias added already.
     let magic = MAGIC + 127.0;
-    let power_of_two = |shifted| {
+    let two_to_n = |shifted| {
         let bits = simd.transmute_u32s_f32s(shifted);
         simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)))
     };
@@ -102,13 +102,13 @@ pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         let r = simd.mul_add_e_f32s(n, simd.splat_f32s(-std::f32::consts::LN_2), x);
         let one = simd.splat_f32s(1.0);
         let slope = simd.mul_add_e_f32s(quotient(simd, r), r, one);
-        simd.mul_f32s(simd.mul_add_e_f32s(slope, r, one), power_of_two(shifted))
+        simd.mul_f32s(simd.mul_add_e_f32s(slope, r, one), two_to_n(shifted))
     } else {
         /// Just above ln 2^-126: the exponent n is -126 at least.
         const MIN: f32 = -87.336_54;
         let (e_r, shifted) = reduced(simd, x, magic);
         // NaN is not less than anything, and NaN times anything is NaN.
-        let y = simd.mul_f32s(e_r, power_of_two(shifted));
+        let y = simd.mul_f32s(e_r, two_to_n(shifted));
         simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(MIN)), simd.splat_f32s(0.0), y)
     }
 }

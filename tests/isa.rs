@@ -12,6 +12,11 @@ use kernelet::{Cpu, Error, Isa};
 
 const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Native];
 
+/// As errors list them.
+fn names_of_available() -> String {
+    Isa::available().iter().map(Isa::to_string).collect::<Vec<_>>().join(", ")
+}
+
 #[test]
 fn names_are_parsed_and_printed_alike() {
     for isa in ALL {
@@ -19,14 +24,11 @@ fn names_are_parsed_and_printed_alike() {
     }
     for wrong in ["", "AVX2", "avx2 ", "avx", "sse2", "0"] {
         let error = wrong.parse::<Isa>().expect_err("no instruction set");
-        let names: Vec<_> = Isa::available().iter().map(Isa::to_string).collect();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "instruction set {wrong:?} is unknown; this processor has {}",
-                names.join(", ")
-            )
+        let message = format!(
+            "instruction set {wrong:?} is unknown; this processor has {}",
+            names_of_available()
         );
+        assert_eq!(error.to_string(), message, "the message");
     }
 }
 
@@ -52,8 +54,8 @@ fn what_the_processor_has_can_be_had_and_nothing_else() {
             }
             Err(error) => {
                 assert!(!available.contains(&isa), "{isa} is available");
-                let names: Vec<_> = available.iter().map(Isa::to_string).collect();
-                let message = format!("this processor has no {isa}; it has {}", names.join(", "));
+                let message =
+                    format!("this processor has no {isa}; it has {}", names_of_available());
                 assert_eq!(error.to_string(), message, "the message");
             }
         }

@@ -26,11 +26,13 @@ use std::sync::Arc;
 use pulp::{Arch, WithSimd};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::error::Error;
 use crate::subnormals::FlushSubnormals;
 
-/// Environment variable that forces an instruction set: `scalar`, `avx2` or `avx512`; on processors
-/// that are not x86, `scalar` or `native`.
+/// Environment variable that forces an instruction set: `scalar`, `avx2`, `avx512` or `amx`; on
+/// processors that are not x86, `scalar` or `native`.
 pub const ISA_VARIABLE: &str = "KERNELET_ISA";
 
 /// An instruction set that the kernels are compiled for.
@@ -52,6 +54,10 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, CD, DQ and VL: 16 lanes of `f32`, 32 registers (x86-64-v4).
     Avx512,
+    /// AVX-512 as above, and large matrix products on AMX's tiles of bfloat16, of which three are as
+    /// exact as an `f32` ([`gemm`](crate::kernels::gemm::gemm)). On Linux, which is asked for it once, for
+    /// the whole process: where a thread has a signal stack too small for the tiles, it says no.
+    Amx,
     /// The vector unit of a processor that is not x86, as `pulp` finds it (NEON, for example).
     Native,
 }
@@ -65,7 +71,7 @@ impl Isa {
     /// ```
     #[must_use]
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Native]
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Native]
             .into_iter()
             .filter(|isa| isa.arch().is_some())
             .collect()
@@ -91,7 +97,7 @@ impl Isa {
         match self {
             Isa::Scalar => 1,
             Isa::Avx2 => 8,
-            Isa::Avx512 => 16,
+            Isa::Avx512 | Isa::Amx => 16,
             Isa::Native => Arch::new().dispatch(Lanes),
         }
     }
@@ -104,6 +110,8 @@ impl Isa {
             Isa::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.arch().filter(|_| amx::is_available()),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Native => Some(Arch::new()).filter(|arch| !matches!(arch, Arch::Scalar)),
             _ => None,
@@ -117,6 +125,7 @@ impl fmt::Display for Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Native => "native",
         })
     }
@@ -130,6 +139,7 @@ impl FromStr for Isa {
             "scalar" => Ok(Isa::Scalar),
             "avx2" => Ok(Isa::Avx2),
             "avx512" => Ok(Isa::Avx512),
+            "amx" => Ok(Isa::Amx),
             "native" => Ok(Isa::Native),
             _ => Err(Error::UnknownIsa(name.to_owned())),
         }
@@ -154,7 +164,7 @@ impl FromStr for Isa {
 pub struct Cpu {
     isa: Isa,
     arch: Arch,
-    /// Whether the processor has nothing better than `isa`.
+    /// Whether the processor has no longer vectors than `isa`'s.
     best: bool,
     threads: usize,
     /// The threads to use instead of rayon's global ones.
@@ -202,7 +212,7 @@ impl Cpu {
     /// [`Error::IsaUnavailable`] if the processor does not have it.
     pub fn with_isa(isa: Isa) -> Result<Self, Error> {
         let available = Isa::available();
-        let best = available.last() == Some(&isa);
+        let best = available.last().is_some_and(|best| best.lanes() == isa.lanes());
         let arch = isa.arch().ok_or(Error::IsaUnavailable { wanted: isa, available })?;
         Ok(Self { isa, arch, best, threads: rayon::current_num_threads(), pool: None })
     }
@@ -292,7 +302,7 @@ impl Cpu {
         }
     }
 
-    /// Whether the instruction set in use is the best that the processor has.
+    /// Whether the vectors in use are the longest that the processor has.
     pub(crate) fn is_best(&self) -> bool {
         self.best
     }

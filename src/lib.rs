@@ -100,6 +100,8 @@
 //! | `ndarray` | views of ndarray's (0.17) arrays as arguments of the kernels, without copies |
 //! | `faer` | products of faer's (0.24) matrices, without copies |
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod cpu;
 pub mod data;
 pub mod error;

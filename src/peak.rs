@@ -14,7 +14,8 @@ use crate::cpu::Cpu;
 const DURATION: Duration = Duration::from_millis(300);
 
 /// Floating-point operations per second, in 1e9 (GFLOP/s): independent fused multiply-adds in
-/// registers, on every thread of `cpu`, with its instruction set. Takes about 0.3 seconds.
+/// registers, on every thread of `cpu`, with its instruction set. AMX's tiles, another unit, are not
+/// measured: a large product on them can be faster. Takes about 0.3 seconds.
 ///
 /// ```
 /// use kernelet::{Cpu, peak};

@@ -10,7 +10,7 @@ use common::processors;
 use kernelet::cpu::ISA_VARIABLE;
 use kernelet::{Cpu, Error, Isa};
 
-const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Native];
+const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Native];
 
 /// As errors list them.
 fn names_of_available() -> String {

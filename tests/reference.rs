@@ -8,6 +8,7 @@ mod common;
 
 use common::cases::{self, Conv2d, ConvBlock, Linear, Norm, NormMaxPool, Weights};
 use common::{Checker, Random, for_each_cpu, sizes};
+use kernelet::Isa;
 use kernelet::kernels::adam::Adam;
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::dropout::Dropout;
@@ -52,6 +53,14 @@ const STREAMED: [GemmShape; 9] = [
     GemmShape { m: 1030, k: 63, n: 128 },
 ];
 
+/// What AMX computes (more rows than are streamed, `ENOUGH` in `gemm/amx.rs` of k and of columns), around
+/// its tiles of 16, its blocks and steps of 32 and its pieces of 128 rows; one chunk of k and two.
+const LARGE: [GemmShape; 3] = [
+    GemmShape { m: 129, k: 256, n: 256 },
+    GemmShape { m: 145, k: 801, n: 273 },
+    GemmShape { m: 271, k: 271, n: 290 },
+];
+
 /// Sizes around the chunk (16,384) that a thread takes of an element-wise kernel, and above the
 /// thresholds from which several do (131,072; for the exponential an eighth of it).
 const LONG: [usize; 5] = [16_383, 16_384, 16_385, 131_072 + 5, 3 * 65_536 + 1];
@@ -90,6 +99,30 @@ fn gemm() {
         let GemmShape { m, k, n } = shape;
         let (a, b) = (random.uniform(m * k, 1.0), random.uniform(k * n, 1.0));
         cases::gemm(&mut checker, shape, &a, &b, &random.uniform(m * n, 1.0));
+    }
+    checker.finish();
+}
+
+/// Rows of pixels, of bytes, of what is nearly a pixel, of numbers, and all of them: AMX tells them apart.
+#[test]
+fn gemm_of_images() {
+    let mut random = Random::new(43);
+    let mut checker = Checker::new("gemm_of_images");
+    for shape in LARGE {
+        let GemmShape { m, k, n } = shape;
+        let pixels = random.pixels(m * k);
+        let bytes: Vec<f32> = pixels.iter().map(|x| (255.0 * x).round()).collect();
+        let mut no_pixels = pixels.clone();
+        for x in no_pixels.iter_mut().skip(k - 1).step_by(k) {
+            *x = x.next_up();
+        }
+        let numbers = random.uniform(m * k, 1.0);
+        let kinds = [&pixels, &bytes, &no_pixels, &numbers];
+        let mixed: Vec<f32> = (0..m * k).map(|i| kinds[i / k % kinds.len()][i]).collect();
+        let b = random.uniform(k * n, 1.0);
+        for a in kinds.into_iter().chain([&mixed]) {
+            cases::gemm(&mut checker, shape, a, &b, &random.uniform(m * n, 1.0));
+        }
     }
     checker.finish();
 }
@@ -148,14 +181,25 @@ fn linear() {
 }
 
 /// What the documentation of `linear` promises, in each of the ways to compute a product: few rows
-/// and many, alone and for several threads.
+/// and many, alone and for several threads; with AMX few beside few, many beside many.
 #[test]
 fn a_row_of_linear_is_the_same_alone_and_among_others() {
-    const MANY: usize = 134;
+    const MANY: usize = 141;
+    const FEW: usize = 128;
     let mut random = Random::new(42);
-    for (inputs, outputs) in [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600)] {
-        let (x, w) = (random.uniform(MANY * inputs, 1.0), random.uniform(inputs * outputs, 1.0));
-        let b = random.uniform(outputs, 1.0);
+    for (inputs, outputs) in
+        [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600), (784, 290), (1601, 256)]
+    {
+        // Neighbours of other kinds: rows of pixels, of numbers, of what is none.
+        let mut x = random.uniform(MANY * inputs, 1.0);
+        for (i, row) in x.chunks_exact_mut(inputs).enumerate() {
+            match i % 5 {
+                1 | 2 => row.copy_from_slice(&random.pixels(inputs)),
+                3 if i > FEW => row[inputs / 2] = f32::INFINITY,
+                _ => {}
+            }
+        }
+        let (w, b) = (random.uniform(inputs * outputs, 1.0), random.uniform(outputs, 1.0));
         for_each_cpu(|cpu| {
             let forward = |rows: usize, x: &[f32]| {
                 let mut y = vec![f32::NAN; rows * outputs];
@@ -164,10 +208,15 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
                 y
             };
             let all = forward(MANY, &x);
-            for (first, rows) in [(0, 1), (133, 1), (3, 2), (50, 15), (5, 128), (1, 129)] {
+            let few = forward(FEW, &x[..FEW * inputs]);
+            for (first, rows) in
+                [(0, 1), (126, 1), (3, 2), (50, 15), (0, 127), (5, 129), (1, 130), (12, 129)]
+            {
                 let some = forward(rows, &x[first * inputs..][..rows * inputs]);
-                let of_all = &all[first * outputs..][..rows * outputs];
-                let same = some.iter().zip(of_all).all(|(x, y)| x.to_bits() == y.to_bits());
+                let apart = cpu.isa() == Isa::Amx && rows <= FEW;
+                let others = if apart { &few } else { &all };
+                let others = &others[first * outputs..][..rows * outputs];
+                let same = some.iter().zip(others).all(|(x, y)| x.to_bits() == y.to_bits());
                 let isa = cpu.isa();
                 assert!(same, "{rows} rows from {first} of {inputs} inputs to {outputs} on {isa}");
             }

@@ -73,6 +73,23 @@ fn gemm() {
         let b = random.uniform(k * n, 1.0);
         cases::gemm(&mut checker, shape, &tiny, &b, &vec![SUBNORMAL; m * n]);
     }
+    // Large enough for AMX, which takes factors to pieces: a few specials, and the largest numbers, whose
+    // first piece is infinite.
+    let shape = GemmShape { m: 150, k: 270, n: 260 };
+    let GemmShape { m, k, n } = shape;
+    for every in [50, 20_000] {
+        let a = random.sprinkled(m * k, every, &SPECIALS);
+        let b = random.sprinkled(k * n, every, &SPECIALS);
+        cases::gemm(&mut checker, shape, &a, &b, &random.sprinkled(m * n, every, &SPECIALS));
+    }
+    let mut largest = vec![0.0; m * k];
+    for (i, row) in largest.chunks_exact_mut(k).enumerate().step_by(7) {
+        row[i] = LARGEST[i % 2];
+    }
+    let (b, c) = (random.uniform(k * n, 1.0), vec![0.0; m * n]);
+    cases::gemm(&mut checker, shape, &largest, &b, &c);
+    let tiny: Vec<f32> = random.uniform(m * k, 1e-36);
+    cases::gemm(&mut checker, shape, &tiny, &b, &c);
     checker.finish();
 }
 

@@ -18,7 +18,7 @@ use crate::study::printed;
 /// Without a command: trains the study's multilayer perceptron (1000 hidden units, 200 epochs) on
 /// the embedded letters, and writes curves, history, summary and weights to kernelet-out.
 ///
-/// KERNELET_ISA=scalar|avx2|avx512 forces an instruction set.
+/// KERNELET_ISA=scalar|avx2|avx512|amx forces an instruction set.
 ///
 /// Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (what there was has been saved).
 #[derive(Parser)]

@@ -558,7 +558,7 @@ fn instruction_sets_can_be_forced() {
     assert_success(&scalar);
     assert!(text(&scalar.stdout).contains("instruction set   scalar"), "scalar was not chosen");
     assert_error(&info("sse9").expect("kernelet starts"), &["sse9", "avx2"]);
-    for isa in ["avx2", "avx512"] {
+    for isa in ["avx2", "avx512", "amx"] {
         let output = info(isa).expect("kernelet starts");
         let there = kernelet::Isa::available().iter().any(|i| i.to_string() == isa);
         if there {

@@ -45,7 +45,7 @@ impl Cpu {
         Ok(Self { isa, threads, made: Mutex::new((process::id(), cpu)) })
     }
 
-    /// The instruction set: "scalar", "avx2", "avx512" or "native".
+    /// The instruction set: "scalar", "avx2", "avx512", "amx" or "native".
     #[getter]
     fn isa(&self) -> String {
         self.isa.to_string()

@@ -28,7 +28,7 @@ def softmax(x):
 
 def instruction_sets():
     """A Cpu of two threads for each that this processor has."""
-    for isa in ["scalar", "avx2", "avx512", "native"]:
+    for isa in ["scalar", "avx2", "avx512", "amx", "native"]:
         try:
             yield k.Cpu(isa, 2)
         except ValueError as error:

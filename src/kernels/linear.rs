@@ -3,7 +3,9 @@
 //! Stands in for the study's `computeLayer`, its bias, and `relu` after it.
 //!
 //! A row of y has the same bits alone and among any others, for up to 12,800 inputs: products are
-//! added up in an order that depends on the inputs' number alone.
+//! added up in an order that depends on the inputs' number alone. With [`Isa::Amx`](crate::Isa) that
+//! is so for up to 128 rows, and for more than 128: from 256 inputs and outputs on, many rows are
+//! computed by other instructions than few.
 //!
 //! Accuracy, with u = 2^-24: dx and dw as [`gemm`](super::gemm::gemm) states; y within
 //! `(inputs + 1) u (sum |x w| + |b|)`; db within `(min(rows, 64) + rows / 64 + 1) u sum |dy|`, the

@@ -54,7 +54,7 @@ fn find_processors() -> Result<Vec<Processor>, kernelet::Error> {
     assert!(available.contains(&detected), "{detected} was detected but is not in {available:?}");
     let wanted = |isa: &Isa| std::env::var_os(ISA_VARIABLE).is_none() || *isa == detected;
     let known: &[Isa] = if cfg!(target_arch = "x86_64") {
-        &[Isa::Scalar, Isa::Avx2, Isa::Avx512]
+        &[Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx]
     } else {
         &[Isa::Scalar, Isa::Native]
     };
@@ -111,6 +111,11 @@ impl Random {
     /// `n` numbers from -`scale` to `scale`.
     pub fn uniform(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| self.0.random_range(-scale..=scale)).collect()
+    }
+
+    /// `n` bytes divided by 255, as images are read.
+    pub fn pixels(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| f32::from(self.0.random::<u8>()) / 255.0).collect()
     }
 
     /// `n` whole numbers from -2 to 2: many ties, many zeros.

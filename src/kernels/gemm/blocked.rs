@@ -13,6 +13,8 @@ use std::hint::black_box;
 
 use pulp::{MemMask, Simd, WithSimd};
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::microkernel::{PanelA, PanelB, Tile, multiply_add_matrix, prefetch, zeros};
 use super::pack::{Strided, multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
 use super::{Epilogue, GemmShape, Matrix, Write, streamed};
@@ -43,7 +45,7 @@ const MC: usize = 48;
 
 /// C is cut along its columns too until there are this many pieces, where its rows alone give
 /// fewer: enough for the cores of a large machine to share evenly.
-const MIN_PIECES: usize = 16;
+pub(super) const MIN_PIECES: usize = 16;
 
 /// Floating-point operations that a thread takes at a time at least, if there is enough for all: some
 /// 5 microseconds of one core, of which handing them out takes a twentieth.
@@ -90,6 +92,10 @@ pub(super) unsafe fn gemm(
     let accumulate = write == Write::Add;
     let to = Destination { ptr: c, first_row: 0, row_stride, col_stride: 1 };
     let mut product = Product { shape, a, b, accumulate, to, epilogue };
+    #[cfg(target_arch = "x86_64")]
+    if amx::suits(cpu, shape) {
+        return cpu.arch().dispatch(amx::Amx { cpu, product });
+    }
     // With few rows or few columns the large operand is best read where it lies, row by row, and
     // only the small one packed: where it is transposed, C^T = B^T A^T does that.
     let few_rows = m <= streamed::FEW_ROWS && m < n && b.row_stride == 1;

@@ -13,7 +13,7 @@ use super::microkernel::{PanelA, PanelB, Tile, multiply_add, prefetch};
 #[derive(Clone, Copy)]
 pub(crate) struct Strided<'a> {
     ptr: *const f32,
-    rows: usize,
+    pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
@@ -74,7 +74,7 @@ impl<'a> Strided<'a> {
 
     /// `len` elements of row `i`, from column `j` on, of a matrix that has them side by side.
     #[inline(always)]
-    fn row(self, i: usize, j: usize, len: usize) -> &'a [f32] {
+    pub(super) fn row(self, i: usize, j: usize, len: usize) -> &'a [f32] {
         assert!(self.col_stride == 1, "its rows are no slices");
         // SAFETY: inside the matrix, side by side, and borrowed for 'a.
         unsafe { std::slice::from_raw_parts(self.block((i, j), (1, len)), len) }
@@ -82,7 +82,7 @@ impl<'a> Strided<'a> {
 
     /// `len` elements of column `j`, from row `i` on, of a matrix that has them side by side.
     #[inline(always)]
-    fn column(self, j: usize, i: usize, len: usize) -> &'a [f32] {
+    pub(super) fn column(self, j: usize, i: usize, len: usize) -> &'a [f32] {
         assert!(self.row_stride == 1, "its columns are no slices");
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(self.block((i, j), (len, 1)), len) }

@@ -55,7 +55,7 @@ class Program:
     def __init__(self, f, dtype, rows, hidden):
         rng = np.random.default_rng(1)
         self.f = f
-        self.x = rng.random((rows, 784)).astype(dtype)
+        self.x = (rng.integers(0, 256, (rows, 784)) / 255).astype(dtype)
         self.target = np.eye(10, dtype=dtype)[rng.integers(0, 10, rows)]
         scale = lambda a, b: np.sqrt(2 / (a + b))
         self.w_h = (rng.standard_normal((784, hidden)) * scale(784, hidden)).astype(dtype)

@@ -446,7 +446,7 @@ impl Work {
             Work::MlpEpoch(Hidden { hidden }) => {
                 let [train, valid, test] = EPOCH_ROWS;
                 for (x, rows) in [("x_train", train), ("x_valid", valid), ("x_test", test)] {
-                    inputs.numbers(x, &[rows, PIXELS], 1.0);
+                    inputs.images(x, &[rows, PIXELS]);
                 }
                 for (y, rows) in [("y_train", train), ("y_valid", valid), ("y_test", test)] {
                     inputs.labels(y, rows, CLASSES);
@@ -542,6 +542,14 @@ impl Inputs {
     fn numbers(&mut self, name: &'static str, shape: &[usize], scale: f32) {
         let seed = self.arrays.len() as u32 + 1;
         let data = random(seed).map(|x| x * scale).take(shape.iter().product()).collect();
+        self.arrays.push((name, Input::Floats(Array { shape: shape.to_vec(), data })));
+    }
+
+    /// Images as they are read: bytes divided by 255.
+    fn images(&mut self, name: &'static str, shape: &[usize]) {
+        let seed = self.arrays.len() as u32 + 1;
+        let pixel = |x: f32| (256.0 * (x + 0.5)).floor() / 255.0;
+        let data = random(seed).map(pixel).take(shape.iter().product()).collect();
         self.arrays.push((name, Input::Floats(Array { shape: shape.to_vec(), data })));
     }
 

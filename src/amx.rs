@@ -6,6 +6,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Whether the processor has tiles of bfloat16 and the system lets this process use them. It is asked
@@ -14,7 +15,7 @@ pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
         const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-        #[expect(unused_unsafe, reason = "safe from Rust 1.94 on")]
+        #[allow(unused_unsafe, reason = "safe from Rust 1.94 on")]
         // SAFETY: every x86-64 processor has the instruction; leaf 7 of one that ends before it is zeros
         // or the last leaf's, but who has AVX-512 has it, and nobody else asks.
         let leaf = unsafe { __cpuid_count(7, 0) };
@@ -55,7 +56,7 @@ fn request() -> bool {
 ///
 /// Only to be held around a kernel's arithmetic, like [`FlushSubnormals`](crate::subnormals): the
 /// tiles are one thread's, and other code may have other plans for them.
-pub(crate) struct Tiles(());
+pub(crate) struct Tiles(PhantomData<*const ()>);
 
 /// What `ldtilecfg` reads (Intel's SDM, volume 1, 18.3).
 #[repr(C, align(64))]
@@ -70,6 +71,7 @@ struct Configuration {
 impl Tiles {
     /// # Safety
     /// [`is_available`] must have said so.
+    #[must_use]
     #[inline]
     pub(crate) unsafe fn new() -> Self {
         let mut bytes_per_row = [0; 16];
@@ -90,7 +92,7 @@ impl Tiles {
                 options(nostack, readonly, preserves_flags),
             );
         }
-        Self(())
+        Self(PhantomData)
     }
 }
 

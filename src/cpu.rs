@@ -55,8 +55,9 @@ pub enum Isa {
     /// AVX-512 F, BW, CD, DQ and VL: 16 lanes of `f32`, 32 registers (x86-64-v4).
     Avx512,
     /// AVX-512 as above, and large matrix products on AMX's tiles of bfloat16, of which three are as
-    /// exact as an `f32` ([`gemm`](crate::kernels::gemm::gemm)). On Linux, which is asked for it once, for
-    /// the whole process: where a thread has a signal stack too small for the tiles, it says no.
+    /// exact as an `f32` ([`gemm`](crate::kernels::gemm::gemm)). Linux only, which is asked for the tiles once,
+    /// for the whole process. It refuses where a thread has an alternate signal stack too small to save
+    /// them on, and such stacks afterwards.
     Amx,
     /// The vector unit of a processor that is not x86, as `pulp` finds it (NEON, for example).
     Native,
@@ -211,9 +212,14 @@ impl Cpu {
     /// # Errors
     /// [`Error::IsaUnavailable`] if the processor does not have it.
     pub fn with_isa(isa: Isa) -> Result<Self, Error> {
-        let available = Isa::available();
-        let best = available.last().is_some_and(|best| best.lanes() == isa.lanes());
-        let arch = isa.arch().ok_or(Error::IsaUnavailable { wanted: isa, available })?;
+        let arch = isa.arch().ok_or_else(|| {
+            let available = Isa::available();
+            Error::IsaUnavailable { wanted: isa, available }
+        })?;
+        // Without AMX, which has no vectors of its own, and is not to be asked for by those who want another.
+        let vectors = [Isa::Avx2, Isa::Avx512, Isa::Native];
+        let longer = |other: &Isa| other.arch().is_some() && other.lanes() > isa.lanes();
+        let best = !vectors.iter().any(longer);
         Ok(Self { isa, arch, best, threads: rayon::current_num_threads(), pool: None })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! **What it is.** Matrix products with fused bias and ReLU, convolutions, ReLU with batch
 //! normalisation, pools, dropout, softmax with cross-entropy, momentum and Adam, and thin training
-//! loops on top. The kernels take slices and write into slices; AVX-512, AVX2 or
+//! loops on top. The kernels take slices and write into slices; AMX, AVX-512, AVX2 or
 //! plain code is chosen when the program runs. **What it is not.** No tensors, no graph, no
 //! automatic differentiation, no GPU; one data type, `f32`.
 //!

@@ -171,7 +171,7 @@ fn rows() {
 
 /// Few rows, few columns, packed and not, in one chunk of k and in several, on one thread and on
 /// several, and B packed in several sweeps.
-const PRODUCTS: [(usize, usize, usize); 11] = [
+const PRODUCTS: [(usize, usize, usize); 12] = [
     (50, 70, 35),
     (49, 801, 33),
     (129, 40, 260),
@@ -183,6 +183,7 @@ const PRODUCTS: [(usize, usize, usize); 11] = [
     (130, 2, 201),
     (170, 90, 133),
     (60, 1601, 345),
+    (270, 290, 301),
 ];
 
 #[test]

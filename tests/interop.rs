@@ -11,7 +11,7 @@ use kernelet::{Cpu, Error};
 use ndarray::{Array2, Array4, ArrayView2, ShapeBuilder, s};
 
 /// The last ones are shared out, and have k in several chunks, few rows, few columns, a single one.
-const SHAPES: [[usize; 3]; 12] = [
+const SHAPES: [[usize; 3]; 13] = [
     [0, 3, 4],
     [3, 0, 4],
     [3, 4, 0],
@@ -21,6 +21,7 @@ const SHAPES: [[usize; 3]; 12] = [
     [16, 32, 48],
     [130, 70, 90],
     [130, 900, 90],
+    [150, 300, 290],
     [16, 1700, 300],
     [300, 900, 10],
     [900, 1300, 1],

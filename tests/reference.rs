@@ -117,7 +117,16 @@ fn gemm_of_images() {
             *x = x.next_up();
         }
         let numbers = random.uniform(m * k, 1.0);
-        let kinds = [&pixels, &bytes, &no_pixels, &numbers];
+        // What only the last steps of k tell from bytes and from pixels.
+        let mut late = |start: f32| {
+            let mut a = vec![start; m * k];
+            for row in a.chunks_exact_mut(k) {
+                row[k / 2..].copy_from_slice(&random.uniform(k - k / 2, 1e-3));
+            }
+            a
+        };
+        let (late_bytes, late_pixels) = (late(1.0), late(3.0 / 255.0));
+        let kinds = [&pixels, &bytes, &no_pixels, &numbers, &late_bytes, &late_pixels];
         let mixed: Vec<f32> = (0..m * k).map(|i| kinds[i / k % kinds.len()][i]).collect();
         let b = random.uniform(k * n, 1.0);
         for a in kinds.into_iter().chain([&mixed]) {
@@ -194,7 +203,8 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
         let mut x = random.uniform(MANY * inputs, 1.0);
         for (i, row) in x.chunks_exact_mut(inputs).enumerate() {
             match i % 5 {
-                1 | 2 => row.copy_from_slice(&random.pixels(inputs)),
+                1 => row.copy_from_slice(&random.pixels(inputs)),
+                2 => row.fill_with(|| f32::from(random.byte())),
                 3 if i > FEW => row[inputs / 2] = f32::INFINITY,
                 _ => {}
             }
@@ -209,9 +219,17 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
             };
             let all = forward(MANY, &x);
             let few = forward(FEW, &x[..FEW * inputs]);
-            for (first, rows) in
-                [(0, 1), (126, 1), (3, 2), (50, 15), (0, 127), (5, 129), (1, 130), (12, 129)]
-            {
+            for (first, rows) in [
+                (0, 1),
+                (126, 1),
+                (3, 2),
+                (50, 15),
+                (0, 127),
+                (3, 129),
+                (4, 129),
+                (1, 130),
+                (12, 129),
+            ] {
                 let some = forward(rows, &x[first * inputs..][..rows * inputs]);
                 let apart = cpu.isa() == Isa::Amx && rows <= FEW;
                 let others = if apart { &few } else { &all };

@@ -90,6 +90,9 @@ fn gemm() {
     cases::gemm(&mut checker, shape, &largest, &b, &c);
     let tiny: Vec<f32> = random.uniform(m * k, 1e-36);
     cases::gemm(&mut checker, shape, &tiny, &b, &c);
+    // The products of their pieces are below the normal range, and all of one sign.
+    let root = 2_f32.powi(-59) * (1.0 + 2_f32.powi(-8) - 2_f32.powi(-16));
+    cases::gemm(&mut checker, shape, &vec![root; m * k], &vec![root; k * n], &c);
     checker.finish();
 }
 

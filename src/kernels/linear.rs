@@ -8,7 +8,7 @@
 //! computed by other instructions than few.
 //!
 //! Accuracy, with u = 2^-24: dx and dw as [`gemm`](super::gemm::gemm) states; y within
-//! `(inputs + 1) u (sum |x w| + |b|)`; db within `(min(rows, 64) + rows / 64 + 1) u sum |dy|`, the
+//! `(inputs + 1) u (sum |x w| + |b|)` but for subnormal products, as there; db within `(min(rows, 64) + rows / 64 + 1) u sum |dy|`, the
 //! sum including the old db where it is added to.
 
 use pulp::{Simd, WithSimd};

@@ -115,7 +115,11 @@ impl Random {
 
     /// `n` bytes divided by 255, as images are read.
     pub fn pixels(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| f32::from(self.0.random::<u8>()) / 255.0).collect()
+        (0..n).map(|_| f32::from(self.byte()) / 255.0).collect()
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.0.random()
     }
 
     /// `n` whole numbers from -2 to 2: many ties, many zeros.

@@ -37,7 +37,8 @@ pub fn text(profile: &Profile) -> String {
     if kernels().any(|kernel| kernel.roofline > 1.0) {
         let _ = writeln!(
             text,
-            "Above 100 %: the data come from the caches, which are faster than the memory."
+            "Above 100 %: the data come from the caches, which are faster than the memory, or AMX\n\
+             computes, which is faster than the vectors that the peak is of."
         );
     }
     let percent = |share: f64| 100.0 * share;

@@ -18,14 +18,13 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::cell::Cell;
 
 use pulp::{Simd, WithSimd};
 
-use super::blocked::{MIN_PIECES, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product};
+use super::blocked::{MIN_PIECES, PACKED_A, PACKED_B, Piece, Product};
 use super::microkernel::{PanelB, Tile, prefetch, zeros};
 use super::pack::{Strided, multiply_add_packed, pack_a, pack_b_panel, packed_a_len};
-use super::{Epilogue, GemmShape, streamed};
+use super::{Epilogue, GemmShape, blocked, streamed};
 use crate::amx::Tiles;
 use crate::cpu::{Cpu, Isa};
 use crate::kernels::scratch::Buffer;
@@ -72,7 +71,7 @@ impl WithSimd for Amx<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { cpu, product } = self;
-        assert_eq!(S::F32_LANES, TILE, "who has AMX has AVX-512");
+        const { assert!(S::F32_LANES == TILE, "AMX comes with AVX-512") };
         let GemmShape { m, k, n } = product.shape;
         let kc = k.div_ceil(k.div_ceil(KC)).next_multiple_of(STEP);
         let panels = n.div_ceil(BLOCK);
@@ -84,7 +83,6 @@ impl WithSimd for Amx<'_> {
         let column_pieces = min_pieces.div_ceil(row_pieces).min(panels);
         let panels_per_piece = panels.div_ceil(column_pieces);
         let column_pieces = panels.div_ceil(panels_per_piece);
-        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
         let piece = |index: usize| {
             let (row, column) = (index / column_pieces, index % column_pieces);
             let (row, panel) = (row * MC, column * panels_per_piece);
@@ -97,12 +95,12 @@ impl WithSimd for Amx<'_> {
         for start in (0..k).step_by(kc) {
             let k_range = (start, kc.min(k - start));
             let packed_b = &mut buffer[..k_range.1.div_ceil(STEP) * step_len];
-            cpu.for_each_chunk(parallel, packed_b, step_len, |step, panels| {
+            cpu.for_each_chunk(true, packed_b, step_len, |step, panels| {
                 let start = start + step * STEP;
                 simd.vectorize(PackB { product, start, panels });
             });
             let packed_b = &*packed_b;
-            cpu.for_each(parallel, pieces, |index| {
+            cpu.for_each(true, pieces, |index| {
                 simd.vectorize(AmxPiece { piece: piece(index), k_range, packed_b });
             });
         }
@@ -131,8 +129,9 @@ impl WithSimd for PackB<'_> {
                 let halves = halves.load(columns, column, steps, false);
                 let panel = &mut *S::as_mut_simd_f32s(panel).0;
                 for row in 0..TILE {
-                    // SAFETY: one of sixteen rows.
-                    let [low, high] = unsafe { halves.map(|half| half.row::<S>(row)) };
+                    // SAFETY: one of sixteen rows of a matrix that `product` borrows or of copies that
+                    // nothing has been loaded to since.
+                    let (low, high) = unsafe { (halves[0].row::<S>(row), halves[1].row::<S>(row)) };
                     let words = pair(simd, pieces(simd, low), pieces(simd, high));
                     for (piece, word) in words.into_iter().enumerate() {
                         panel[(piece * 2 + tile) * TILE + row] = word;
@@ -254,7 +253,7 @@ unsafe fn multiply(
     macro_rules! ask {
         ($instruction:literal, $lines:literal, $per_product:literal, $product:literal) => {
             concat!(
-                ".irp line,",
+                ".irp i,",
                 $lines,
                 "\n",
                 $instruction,
@@ -262,7 +261,7 @@ unsafe fn multiply(
                 $per_product,
                 " * ",
                 $product,
-                " + \\line)]\n",
+                " + \\i)]\n",
                 ".endr\n",
             )
         };
@@ -374,14 +373,14 @@ fn load<S: Simd>(simd: S, from: &[f32]) -> Tile<S, STORED, 2> {
     tile
 }
 
-/// Divides the sums of rows of bytes.
+/// Divides the sums of rows of bytes. A zero becomes +0, as it would if the pieces that a row of one piece has
+/// not had been multiplied.
 #[inline(always)]
 fn scale<S: Simd>(simd: S, tile: &mut Tile<S, STORED, 2>, kinds: &[Kind]) {
     for (row, kind) in tile.iter_mut().zip(kinds) {
-        if *kind == Kind::Pixels {
-            for sum in row {
-                *sum = simd.mul_f32s(*sum, simd.splat_f32s(BYTE.0));
-            }
+        let factor = simd.splat_f32s(if *kind == Kind::Pixels { BYTE.0 } else { 1.0 });
+        for sum in row {
+            *sum = simd.mul_add_e_f32s(*sum, factor, simd.splat_f32s(0.0));
         }
     }
 }
@@ -408,11 +407,6 @@ fn replace<S: Simd>(simd: S, sums: &mut Tile<S, STORED, 2>, exact: Tile<S, STORE
     }
 }
 
-thread_local! {
-    /// A and B as vectors have them.
-    static AGAIN: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
 /// A tile's sums over a chunk of k, computed with vectors.
 #[cold]
 #[inline(never)]
@@ -437,7 +431,7 @@ fn again<S: Simd>(
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { product, rows, column, k_range, sums } = self;
             let a_len = packed_a_len(rows.1, STORED, KC);
-            let mut buffer = Buffer::borrow(&AGAIN, a_len + k_range.1 * BLOCK);
+            let mut buffer = Buffer::borrow(&blocked::BLOCK, a_len + k_range.1 * BLOCK);
             let (a, b) = buffer[..a_len + k_range.1 * BLOCK].split_at_mut(a_len);
             pack_a::<S, STORED, KC>(product.a, rows, k_range, a);
             pack_b_panel::<S, 2>(product.b, k_range, column, b);
@@ -541,24 +535,27 @@ impl<S: Simd> Found<S> {
     /// Of each lane.
     #[inline(always)]
     fn kinds(&self) -> [Kind; TILE] {
-        let (mut pieces, mut no_pixel) = ([0; TILE], [0; TILE]);
-        S::as_mut_simd_u32s(&mut pieces).0[0] = self.pieces;
-        S::as_mut_simd_u32s(&mut no_pixel).0[0] = self.no_pixel;
-        let mut kinds = [Kind::Floats; TILE];
-        for (kind, found) in kinds.iter_mut().zip(pieces.into_iter().zip(no_pixel)) {
-            *kind = Kind::of(found);
-        }
-        kinds
+        self.lanes().map(Kind::of)
     }
 
     /// Of all lanes together.
     #[inline(always)]
     fn kind(&self) -> Kind {
+        let lanes = self.lanes().into_iter();
+        Kind::of(lanes.fold((0, 0), |all, lane| (all.0 | lane.0, all.1 | lane.1)))
+    }
+
+    #[inline(always)]
+    fn all_floats(&self) -> bool {
+        self.kinds().iter().all(|kind| *kind == Kind::Floats)
+    }
+
+    #[inline(always)]
+    fn lanes(&self) -> [(u32, u32); TILE] {
         let (mut pieces, mut no_pixel) = ([0; TILE], [0; TILE]);
         S::as_mut_simd_u32s(&mut pieces).0[0] = self.pieces;
         S::as_mut_simd_u32s(&mut no_pixel).0[0] = self.no_pixel;
-        let any = |words: [u32; TILE]| words.into_iter().fold(0, |any, word| any | word);
-        Kind::of((any(pieces), any(no_pixel)))
+        std::array::from_fn(|lane| (pieces[lane], no_pixel[lane]))
     }
 }
 
@@ -604,8 +601,8 @@ fn kinds_of_rows<S: Simd>(
                 };
                 found.look_at(simd, x);
             }
-            let floats = |found: &Found<S>| found.kinds().iter().all(|kind| *kind == Kind::Floats);
-            if p == start + STEP && found[..rows / TILE].iter().all(floats) {
+            // Most floats show at once. (Lanes without a row show nothing.)
+            if p == start + STEP && found[..rows.div_ceil(TILE)].iter().all(Found::all_floats) {
                 break;
             }
         }
@@ -637,8 +634,10 @@ fn pack_rows<S: Simd>(
                 let halves = halves.load(a, first + i * BLOCK + tile * TILE, steps, true);
                 let panel = &mut *S::as_mut_simd_f32s(panel).0;
                 for (row, kind) in kinds.iter().enumerate() {
-                    // SAFETY: one of sixteen rows.
-                    let [mut low, mut high] = unsafe { halves.map(|half| half.row::<S>(row)) };
+                    // SAFETY: one of sixteen rows of a matrix that `a` borrows or of copies that nothing
+                    // has been loaded to since.
+                    let (mut low, mut high) =
+                        unsafe { (halves[0].row::<S>(row), halves[1].row::<S>(row)) };
                     if *kind == Kind::Pixels {
                         (low, high) = (byte(simd, low), byte(simd, high));
                     }
@@ -704,7 +703,6 @@ impl Halves {
         for (half, (copy, rows_of_half)) in self.0.iter_mut().zip(&mut halves).enumerate() {
             let start = start + half * TILE;
             let steps = TILE.min(len.saturating_sub(half * TILE));
-            rows_of_half.ptr = copy.0.as_ptr();
             if rows == TILE && steps == TILE {
                 let ptr = matrix.block((first, start), (TILE, TILE));
                 if matrix.col_stride != 1 {
@@ -719,6 +717,7 @@ impl Halves {
                     // SAFETY: sixteen times sixteen elements side by side, `stride` apart, are the
                     // matrix's, as `block` has seen to. Who has AMX has AVX-512.
                     unsafe { transpose(ptr, stride, copy) };
+                    rows_of_half.ptr = copy.0.as_ptr();
                 }
                 continue;
             }
@@ -730,6 +729,7 @@ impl Halves {
                     copy.0[at] = unsafe { *matrix.block((first + i, start + p), (1, 1)) };
                 }
             }
+            rows_of_half.ptr = copy.0.as_ptr();
         }
         halves
     }

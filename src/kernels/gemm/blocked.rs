@@ -11,6 +11,8 @@
 use std::cell::Cell;
 use std::hint::black_box;
 
+#[cfg(target_arch = "x86_64")]
+use pulp::Arch;
 use pulp::{MemMask, Simd, WithSimd};
 
 #[cfg(target_arch = "x86_64")]
@@ -93,8 +95,8 @@ pub(super) unsafe fn gemm(
     let to = Destination { ptr: c, first_row: 0, row_stride, col_stride: 1 };
     let mut product = Product { shape, a, b, accumulate, to, epilogue };
     #[cfg(target_arch = "x86_64")]
-    if amx::suits(cpu, shape) {
-        return cpu.arch().dispatch(amx::Amx { cpu, product });
+    if let (true, Arch::V4(simd)) = (amx::suits(cpu, shape), cpu.arch()) {
+        return amx::Amx { cpu, product }.with_simd(simd);
     }
     // With few rows or few columns the large operand is best read where it lies, row by row, and
     // only the small one packed: where it is transposed, C^T = B^T A^T does that.

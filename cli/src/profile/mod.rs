@@ -108,7 +108,8 @@ pub struct Kernel {
     pub gbytes: f64,
     /// Floating-point operations per byte.
     pub intensity: f64,
-    /// Achieved operations per second, as a share of what the peaks allow at this intensity.
+    /// Achieved operations per second, as a share of what the peaks allow at this intensity: more than 1 where
+    /// data come from the caches or AMX computes.
     pub roofline: f64,
 }
 

@@ -24,7 +24,7 @@ use pieces::{BYTE, Kind, PackB, kinds_of_rows, pack_rows};
 use pulp::{Simd, WithSimd};
 
 use super::blocked::{MIN_PIECES, PACKED_A, PACKED_B, Piece, Product};
-use super::microkernel::{PanelB, Tile, zeros};
+use super::microkernel::{PanelB, Tile, load_tile, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len};
 use super::{Epilogue, GemmShape, blocked, streamed};
 use crate::amx::Tiles;
@@ -158,7 +158,7 @@ impl WithSimd for AmxPiece<'_> {
                         break;
                     }
                     let from = &sums.0[stored * STORED * BLOCK..][..STORED * BLOCK];
-                    let mut tile_sums: Tile<S, STORED, 2> = load(simd, from);
+                    let mut tile_sums: Tile<S, STORED, 2> = load_tile(simd, from);
                     scale(simd, &mut tile_sums, kinds);
                     if !all_finite(simd, &tile_sums) {
                         let exact = again(simd, &piece, tile, panel, k_range);
@@ -330,16 +330,6 @@ unsafe fn multiply(
     }
 }
 
-/// The first rows of a block.
-#[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> Tile<S, STORED, 2> {
-    let mut tile = zeros(simd);
-    for (row, from) in tile.iter_mut().zip(S::as_simd_f32s(from).0.chunks_exact(2)) {
-        row.copy_from_slice(from);
-    }
-    tile
-}
-
 /// Divides the sums of rows of bytes. A zero becomes +0, as it would if the pieces that a row of one piece has
 /// not had been multiplied.
 #[inline(always)]
@@ -415,9 +405,7 @@ fn again<S: Simd>(
                     b,
                 )
             };
-            for (to, row) in S::as_mut_simd_f32s(sums).0.chunks_exact_mut(2).zip(tile) {
-                to.copy_from_slice(&row);
-            }
+            store_tile::<S, STORED, 2>(tile, sums);
         }
     }
     let first = tile * STORED;
@@ -430,5 +418,5 @@ fn again<S: Simd>(
         k_range: (start, kc),
         sums: &mut sums,
     });
-    load(simd, &sums)
+    load_tile(simd, &sums)
 }

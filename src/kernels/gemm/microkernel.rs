@@ -47,6 +47,30 @@ pub(in crate::kernels) fn zeros<S: Simd, const MR: usize, const NV: usize>(
     [[simd.splat_f32s(0.0); NV]; MR]
 }
 
+/// A tile that waits in memory, row by row.
+#[inline(always)]
+pub(super) fn load_tile<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    from: &[f32],
+) -> Tile<S, MR, NV> {
+    let mut tile = zeros(simd);
+    for (row, from) in tile.iter_mut().zip(S::as_simd_f32s(from).0.chunks_exact(NV)) {
+        row.copy_from_slice(from);
+    }
+    tile
+}
+
+/// Where [`load_tile`] finds it.
+#[inline(always)]
+pub(super) fn store_tile<S: Simd, const MR: usize, const NV: usize>(
+    tile: Tile<S, MR, NV>,
+    to: &mut [f32],
+) {
+    for (row, to) in tile.iter().zip(S::as_mut_simd_f32s(to).0.chunks_exact_mut(NV)) {
+        to.copy_from_slice(row);
+    }
+}
+
 /// `acc` plus the product of an `MR x k` panel of A and a `k x NV*LANES` panel of B, in registers.
 ///
 /// The loops over `MR` and `NV` have constant bounds, so that LLVM unrolls them and keeps every

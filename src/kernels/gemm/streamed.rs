@@ -15,7 +15,7 @@ use pulp::{Simd, WithSimd};
 
 use super::GemmShape;
 use super::blocked::{BLOCK, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product, chunk_len};
-use super::microkernel::{PanelA, PanelB, Tile, multiply_add, zeros};
+use super::microkernel::{PanelA, PanelB, Tile, load_tile, multiply_add, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
 use crate::cpu::{Chunks, Cpu};
 use crate::kernels::scratch::Buffer;
@@ -187,7 +187,7 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                 for tile in 0..tiles {
                     let sums = sums.as_mut().map(|sums| &mut sums[tile * MR * nr..][..MR * nr]);
                     let acc = match &sums {
-                        Some(sums) if done > 0 => load_tile::<S, MR>(simd, sums),
+                        Some(sums) if done > 0 => load_tile(simd, sums),
                         _ => zeros(simd),
                     };
                     let acc = if tile < whole {
@@ -209,7 +209,7 @@ impl<const MR: usize> WithSimd for StreamedPiece<'_, MR> {
                         // SAFETY: `Streamed` gives every column of C to one piece, with all rows.
                         unsafe { piece.store(simd, tile, panel, acc, accumulate, epilogue) };
                     } else if let Some(sums) = sums {
-                        store_tile::<S, MR>(acc, sums);
+                        store_tile::<S, MR, NV>(acc, sums);
                     }
                 }
             }
@@ -239,9 +239,9 @@ impl<const MR: usize> WithSimd for AddUp<'_, MR> {
         for tile in 0..panel_len / tile_len {
             let mut pieces = sums[panel * panel_len + tile * tile_len..].chunks(stride);
             let first = pieces.next().expect("a piece of k");
-            let mut total = load_tile::<S, MR>(simd, &first[..tile_len]);
+            let mut total: Tile<S, MR, NV> = load_tile(simd, &first[..tile_len]);
             for sums in pieces {
-                let sums = load_tile::<S, MR>(simd, &sums[..tile_len]);
+                let sums: Tile<S, MR, NV> = load_tile(simd, &sums[..tile_len]);
                 for (total, sums) in total.iter_mut().zip(sums) {
                     for (total, sum) in total.iter_mut().zip(sums) {
                         *total = simd.add_f32s(*total, sum);
@@ -251,21 +251,5 @@ impl<const MR: usize> WithSimd for AddUp<'_, MR> {
             // SAFETY: every panel comes once, with all its rows.
             unsafe { piece.store(simd, tile, panel, total, accumulate, epilogue) };
         }
-    }
-}
-
-#[inline(always)]
-fn load_tile<S: Simd, const MR: usize>(simd: S, from: &[f32]) -> Tile<S, MR, NV> {
-    let mut tile = zeros(simd);
-    for (row, from) in tile.iter_mut().zip(S::as_simd_f32s(from).0.chunks_exact(NV)) {
-        row.copy_from_slice(from);
-    }
-    tile
-}
-
-#[inline(always)]
-fn store_tile<S: Simd, const MR: usize>(tile: Tile<S, MR, NV>, to: &mut [f32]) {
-    for (row, to) in tile.iter().zip(S::as_mut_simd_f32s(to).0.chunks_exact_mut(NV)) {
-        to.copy_from_slice(row);
     }
 }

@@ -23,7 +23,7 @@ use std::arch::asm;
 use pieces::{BYTE, Kind, PackB, kinds_of_rows, pack_rows};
 use pulp::{Simd, WithSimd};
 
-use super::blocked::{MIN_PIECES, PACKED_A, PACKED_B, Piece, Product};
+use super::blocked::{KC, MIN_PIECES, PACKED_A, PACKED_B, Piece, Product, chunk_len, cut};
 use super::microkernel::{PanelB, Tile, load_tile, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len};
 use super::{Epilogue, GemmShape, blocked, streamed};
@@ -45,9 +45,6 @@ const PIECES: usize = 3;
 
 /// Words of a packed panel for each [`STEP`]: piece by piece, tile by tile, row by row.
 const STEP_LEN: usize = PIECES * 2 * TILE * TILE;
-
-/// Longest chunk of k, as in [`blocked`](super::blocked).
-const KC: usize = 800;
 
 /// Rows of C in a piece: its chunk of packed A takes 600 KiB of the second-level cache.
 const MC: usize = 128;
@@ -74,24 +71,14 @@ impl WithSimd for Amx<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { cpu, product } = self;
         const { assert!(S::F32_LANES == TILE, "AMX comes with AVX-512") };
-        let GemmShape { m, k, n } = product.shape;
-        let kc = k.div_ceil(k.div_ceil(KC)).next_multiple_of(STEP);
+        const { assert!(KC.is_multiple_of(STEP), "the longest chunk is of whole steps") };
+        let GemmShape { k, n, .. } = product.shape;
+        let kc = chunk_len(k).next_multiple_of(STEP);
         let panels = n.div_ceil(BLOCK);
-
-        let row_pieces = m.div_ceil(MC);
         // No more than the threads need: every piece of a row takes its A to pieces anew. (How C is cut makes
         // no difference to its bits.)
         let min_pieces = MIN_PIECES.min(4 * cpu.threads());
-        let column_pieces = min_pieces.div_ceil(row_pieces).min(panels);
-        let panels_per_piece = panels.div_ceil(column_pieces);
-        let column_pieces = panels.div_ceil(panels_per_piece);
-        let piece = |index: usize| {
-            let (row, column) = (index / column_pieces, index % column_pieces);
-            let (row, panel) = (row * MC, column * panels_per_piece);
-            let panels = (panel, panels_per_piece.min(panels - panel));
-            Piece { product, kc, rows: (row, MC.min(m - row)), panels }
-        };
-        let pieces = row_pieces * column_pieces;
+        let (pieces, piece) = cut(product, kc, MC, panels, min_pieces);
         let step_len = panels * STEP_LEN;
         let mut buffer = Buffer::borrow(&PACKED_B, kc / STEP * step_len);
         for start in (0..k).step_by(kc) {
@@ -147,7 +134,7 @@ impl WithSimd for AmxPiece<'_> {
             let wide = (panel * 2 + 1) * TILE < n;
             for (i, kinds) in kinds.chunks(BLOCK).enumerate().take(row_panels) {
                 let a = &packed_a[i * panel_len..];
-                let one_piece = kinds.iter().all(|kind| *kind != Kind::Floats);
+                let one_piece = Kind::of_one_piece(kinds);
                 // Behind this panel's step of B is the next panel's: each of four products asks for a quarter.
                 let ahead = STEP_LEN + i % 4 * (STEP_LEN / 4);
                 // SAFETY: the tiles are set up.

@@ -29,7 +29,7 @@ use crate::kernels::scratch::Buffer;
 /// the study's 784 inputs are one chunk and C is written once instead of three times.
 ///
 /// `MORE_STEPS` in tests/reference.rs must go beyond it.
-const KC: usize = 800;
+pub(super) const KC: usize = 800;
 
 /// Length of the chunks of k, of which there are as many as [`KC`] makes necessary: the order in which
 /// an element's products are added up, where C is overwritten, depends on nothing else.
@@ -192,24 +192,10 @@ impl Gemm<'_> {
         let kc = chunk_len(k);
 
         let mc = (MC / MR) * MR;
-        let row_pieces = m.div_ceil(mc);
-        let column_pieces = MIN_PIECES.div_ceil(row_pieces).min(panels);
-        let panels_per_piece = panels.div_ceil(column_pieces);
-        let column_pieces = panels.div_ceil(panels_per_piece);
+        let (pieces, piece) = cut::<MR, NV>(product, kc, mc, panels, MIN_PIECES);
         let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
-        let piece = |index: usize| {
-            let (row, column) = (index / column_pieces, index % column_pieces);
-            let panel = column * panels_per_piece;
-            Piece::<MR, NV> {
-                product,
-                kc,
-                rows: (row * mc, mc.min(m - row * mc)),
-                panels: (panel, panels_per_piece.min(panels - panel)),
-            }
-        };
 
         // Small pieces are handed out several at a time.
-        let pieces = row_pieces * column_pieces;
         let flops = product.shape.flops() / pieces as f64;
         let per_task = ((TASK_FLOPS / flops) as usize).clamp(1, pieces.div_ceil(4 * MIN_PIECES));
         let for_each_piece = |body: &(dyn Fn(usize) + Sync)| {
@@ -217,7 +203,7 @@ impl Gemm<'_> {
                 (task * per_task..pieces.min((task + 1) * per_task)).for_each(body);
             });
         };
-        if row_pieces == 1 {
+        if m <= mc {
             // Nobody else needs a piece's columns of B.
             for_each_piece(&|index| simd.vectorize(PackingPiece(piece(index))));
             return;
@@ -237,6 +223,28 @@ impl Gemm<'_> {
             start += len;
         }
     }
+}
+
+/// C in pieces of `mc` rows, and of columns until there are `at_least` so many: their number, and each.
+pub(super) fn cut<'a, const MR: usize, const NV: usize>(
+    product: Product<'a>,
+    kc: usize,
+    mc: usize,
+    panels: usize,
+    at_least: usize,
+) -> (usize, impl Fn(usize) -> Piece<'a, MR, NV> + Sync) {
+    let m = product.shape.m;
+    let row_pieces = m.div_ceil(mc);
+    let column_pieces = at_least.div_ceil(row_pieces).min(panels);
+    let panels_per_piece = panels.div_ceil(column_pieces);
+    let column_pieces = panels.div_ceil(panels_per_piece);
+    let piece = move |index: usize| {
+        let (row, column) = (index / column_pieces * mc, index % column_pieces);
+        let panel = column * panels_per_piece;
+        let panels = (panel, panels_per_piece.min(panels - panel));
+        Piece { product, kc, rows: (row, mc.min(m - row)), panels }
+    };
+    (row_pieces * column_pieces, piece)
 }
 
 struct GemmByRowBlocks<'a> {
@@ -720,7 +728,7 @@ fn finish<S: Simd>(
 
 /// A vector from up to `LANES` elements; the missing ones are 0.
 #[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
+pub(super) fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
     match S::as_simd_f32s(from) {
         (&[whole], _) => whole,
         _ => simd.partial_load_f32s(from),

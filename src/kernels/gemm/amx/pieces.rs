@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use pulp::{Simd, WithSimd};
 
 use super::{BLOCK, MC, PIECES, STEP, STEP_LEN, TILE};
-use crate::kernels::gemm::blocked::Product;
+use crate::kernels::gemm::blocked::{Product, load};
 use crate::kernels::gemm::microkernel::prefetch;
 use crate::kernels::gemm::pack::Strided;
 
@@ -29,6 +29,11 @@ impl Kind {
             (_, 0) => Self::Pixels,
             _ => Self::Floats,
         }
+    }
+
+    /// Whether rows of these kinds have nothing but first pieces.
+    pub(super) fn of_one_piece(kinds: &[Self]) -> bool {
+        kinds.iter().all(|kind| *kind != Self::Floats)
     }
 }
 
@@ -140,11 +145,7 @@ pub(super) fn kinds_of_rows<S: Simd>(
             for (found, some) in found.iter_mut().zip(column.chunks(TILE)) {
                 // Each step of k is on another page.
                 prefetch(some.as_ptr().wrapping_add(STEP * a.col_stride));
-                let x = match S::as_simd_f32s(some) {
-                    ([x], _) => *x,
-                    (_, tail) => simd.partial_load_f32s(tail),
-                };
-                found.look_at(simd, x);
+                found.look_at(simd, load(simd, some));
             }
             // Most floats show at once. (Lanes without a row show nothing.)
             if p == start + STEP && found[..rows.div_ceil(TILE)].iter().all(Found::all_floats) {
@@ -174,7 +175,7 @@ pub(super) fn pack_rows<S: Simd>(
         let panels = packed.chunks_exact_mut(panel_len).take(rows.div_ceil(BLOCK));
         for ((i, panel), kinds) in panels.enumerate().zip(kinds.chunks_exact(BLOCK)) {
             let panel = &mut panel[step * STEP_LEN..][..STEP_LEN];
-            let one_piece = kinds.iter().all(|kind| *kind != Kind::Floats);
+            let one_piece = Kind::of_one_piece(kinds);
             for (tile, kinds) in kinds.chunks_exact(TILE).enumerate() {
                 let halves = halves.load(a, first + i * BLOCK + tile * TILE, steps, true);
                 let panel = &mut *S::as_mut_simd_f32s(panel).0;

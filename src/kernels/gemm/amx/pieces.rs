@@ -23,6 +23,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Of elements among which more than one piece was found, and what is no pixel.
+    #[inline(always)]
     fn of((pieces, no_pixel): (u32, u32)) -> Self {
         match (pieces, no_pixel) {
             (0, _) => Self::OnePiece,
@@ -32,6 +33,7 @@ impl Kind {
     }
 
     /// Whether rows of these kinds have nothing but first pieces.
+    #[inline(always)]
     pub(super) fn of_one_piece(kinds: &[Self]) -> bool {
         kinds.iter().all(|kind| *kind != Self::Floats)
     }

@@ -220,39 +220,113 @@ impl<P: Place> WithSimd for Image<'_, P> {
         let output = shape.output();
         assert_eq!(x.len(), shape.input.image_len(), "an image");
         for oy in 0..output.height {
+            let fours = windows.fours(oy);
+            if fours > 0 {
+                let row = shape.input.width * channels;
+                let x = &x[windows.at(oy, 0).rows.start * row..][..2 * row];
+                let to = oy * output.width * channels;
+                let (y, argmax) = (&mut y[to..], &mut argmax[to..]);
+                largest_of_fours(simd, channels, fours, x.split_at(row), normalization, y, argmax);
+            }
             for_each_vector!(simd, channels, |at, width, WHOLE| {
-                for ox in 0..output.width {
+                for ox in fours..output.width {
                     let window = windows.at(oy, ox);
                     let to = (oy * output.width + ox) * channels + at;
-                    let pixel = window.pixel(window.rows.start, window.columns.start);
-                    let mut max = load::<S, WHOLE>(simd, x, pixel * channels + at, width);
-                    // The places' numbers travel as the bits of floats, which are not computed with.
-                    let place = window.place(window.rows.start, window.columns.start) as u32;
-                    let mut best = simd.splat_f32s(f32::from_bits(place));
-                    for_each_pixel!(window, |place, pixel| {
+                    let first = window.pixel(window.rows.start, window.columns.start);
+                    let max = load::<S, WHOLE>(simd, x, first * channels + at, width);
+                    let here = window.place(window.rows.start, window.columns.start);
+                    let mut best = (max, place(simd, here));
+                    for_each_pixel!(window, |here, pixel| {
                         let from = pixel * channels + at;
                         // SAFETY: a window's pixels are the image's, of which x has all;
                         // `for_each_vector` gives whole vectors where WHOLE.
                         let x = unsafe { load_unchecked::<S, WHOLE>(simd, x, from, width) };
-                        let here = simd.splat_f32s(f32::from_bits(place as u32));
-                        let nan = simd.not_m32s(simd.equal_f32s(x, x));
-                        let larger = simd.or_m32s(simd.greater_than_f32s(x, max), nan);
-                        max = simd.select_f32s(larger, x, max);
-                        best = simd.select_f32s(larger, here, best);
+                        best = larger_or_nan(simd, best, (x, place(simd, here)));
                     });
-                    // 0 for a subnormal, whatever the comparisons made of it.
-                    max = simd.add_f32s(max, simd.splat_f32s(0.0));
-                    if let Some(Normalization { mean, inv_deviation }) = normalization {
-                        let mean = load::<S, WHOLE>(simd, mean, at, width);
-                        let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
-                        max = simd.mul_f32s(simd.sub_f32s(max, mean), inv);
-                    }
-                    store::<S, WHOLE>(simd, y, to, width, max);
-                    store_places(simd, best, &mut argmax[to..][..width]);
+                    let best = normalized::<S, WHOLE>(simd, best, normalization, at, width);
+                    store::<S, WHOLE>(simd, y, to, width, best.0);
+                    store_places(simd, best.1, &mut argmax[to..][..width]);
                 }
             });
         }
     }
+}
+
+/// The first so many windows of a row of them: 2 x 2 pixels each, side by side, from two rows of an image.
+#[inline(always)]
+fn largest_of_fours<S: Simd, P: Place>(
+    simd: S,
+    channels: usize,
+    windows: usize,
+    (above, below): (&[f32], &[f32]),
+    normalization: Option<&Normalization>,
+    y: &mut [f32],
+    argmax: &mut [P],
+) {
+    let x = above.chunks_exact(2 * channels).zip(below.chunks_exact(2 * channels));
+    let outputs = y.chunks_exact_mut(channels).zip(argmax.chunks_exact_mut(channels));
+    for ((above, below), (y, argmax)) in x.zip(outputs).take(windows) {
+        let ((a, b), (c, d)) = (above.split_at(channels), below.split_at(channels));
+        for_each_vector!(simd, channels, |at, width, WHOLE| {
+            let [a, b, c, d] = [a, b, c, d].map(|x| load::<S, WHOLE>(simd, x, at, width));
+            // None is NaN if their sum is not: three additions instead of a comparison for each.
+            // (Infinities may add up to NaN, which takes longer and does no harm.)
+            let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+            let nan = simd.not_m32s(simd.equal_f32s(sum, sum));
+            let [a, b, c, d] =
+                [(a, 0), (b, 1), (c, 2), (d, 3)].map(|(x, here)| (x, place(simd, here)));
+            let best = if simd.first_true_m32s(nan) == S::F32_LANES {
+                larger(simd, larger(simd, a, b), larger(simd, c, d))
+            } else {
+                larger_or_nan(simd, larger_or_nan(simd, larger_or_nan(simd, a, b), c), d)
+            };
+            let best = normalized::<S, WHOLE>(simd, best, normalization, at, width);
+            store::<S, WHOLE>(simd, y, at, width, best.0);
+            store_places(simd, best.1, &mut argmax[at..][..width]);
+        });
+    }
+}
+
+/// Elements, and the numbers of their places, which travel as the bits of floats and are not computed with.
+type Placed<S> = (<S as Simd>::f32s, <S as Simd>::f32s);
+
+#[inline(always)]
+fn place<S: Simd>(simd: S, place: usize) -> S::f32s {
+    simd.splat_f32s(f32::from_bits(place as u32))
+}
+
+/// The largest elements, normalised if that is asked for.
+#[inline(always)]
+fn normalized<S: Simd, const WHOLE: bool>(
+    simd: S,
+    (max, place): Placed<S>,
+    normalization: Option<&Normalization>,
+    at: usize,
+    width: usize,
+) -> Placed<S> {
+    // 0 for a subnormal, whatever the comparisons made of it.
+    let mut max = simd.add_f32s(max, simd.splat_f32s(0.0));
+    if let Some(Normalization { mean, inv_deviation }) = normalization {
+        let mean = load::<S, WHOLE>(simd, mean, at, width);
+        let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
+        max = simd.mul_f32s(simd.sub_f32s(max, mean), inv);
+    }
+    (max, place)
+}
+
+/// The larger of two elements that are no NaN, or the first, and its place.
+#[inline(always)]
+fn larger<S: Simd>(simd: S, a: Placed<S>, b: Placed<S>) -> Placed<S> {
+    let larger = simd.greater_than_f32s(b.0, a.0);
+    (simd.select_f32s(larger, b.0, a.0), simd.select_f32s(larger, b.1, a.1))
+}
+
+/// The larger of two elements, or the first; the second, if it is NaN.
+#[inline(always)]
+fn larger_or_nan<S: Simd>(simd: S, a: Placed<S>, b: Placed<S>) -> Placed<S> {
+    let nan = simd.not_m32s(simd.equal_f32s(b.0, b.0));
+    let larger = simd.or_m32s(simd.greater_than_f32s(b.0, a.0), nan);
+    (simd.select_f32s(larger, b.0, a.0), simd.select_f32s(larger, b.1, a.1))
 }
 
 /// Whether every pixel is in exactly one window, and places' numbers are exact as floats.
@@ -369,6 +443,17 @@ impl Windows {
     pub(super) fn new(shape: PoolShape) -> Self {
         let padding = shape.window.padding_before(shape.input.height, shape.input.width);
         Self { shape, padding }
+    }
+
+    /// How many windows of a row, from its first on, are 2 x 2 pixels side by side, all of them the image's.
+    fn fours(&self, oy: usize) -> usize {
+        let PoolShape { input, window } = self.shape;
+        let side_by_side = window.size == [2, 2] && window.stride[1] == 2 && self.padding[1] == 0;
+        if side_by_side && input.channels > 0 && self.at(oy, 0).rows.len() == 2 {
+            input.width / 2
+        } else {
+            0
+        }
     }
 
     /// The window of an output pixel: never empty, and its rows and columns are always the image's,

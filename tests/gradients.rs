@@ -696,7 +696,8 @@ fn mlp_without_rows_has_zero_gradients() {
     let mlp = Mlp::xavier(shape, 1);
     for_each_cpu(|cpu| {
         let mut gradients = Mlp::xavier(shape, 2);
-        let tally = mlp.gradients(cpu, &mut Workspace::default(), &[], &[], 1.0, &mut gradients);
+        let (x, work): (&[f32], _) = (&[], &mut Workspace::default());
+        let tally = mlp.gradients(cpu, work, x, &[], 1.0, &mut gradients);
         assert_eq!(tally.rows, 0, "rows on {cpu:?}");
         assert_eq!(gradients, Mlp::zeros(shape), "gradients on {cpu:?}");
     });

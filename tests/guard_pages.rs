@@ -171,7 +171,7 @@ fn rows() {
 
 /// Few rows, few columns, packed and not, in one chunk of k and in several, on one thread and on
 /// several, and B packed in several sweeps.
-const PRODUCTS: [(usize, usize, usize); 12] = [
+const PRODUCTS: [(usize, usize, usize); 13] = [
     (50, 70, 35),
     (49, 801, 33),
     (129, 40, 260),
@@ -184,6 +184,7 @@ const PRODUCTS: [(usize, usize, usize); 12] = [
     (170, 90, 133),
     (60, 1601, 345),
     (270, 290, 301),
+    (260, 289, 46),
 ];
 
 #[test]

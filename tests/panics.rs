@@ -82,6 +82,15 @@ const CASES: &[Case] = &[
         let (x, w, b) = (zeros(n[0]), zeros(n[1]), zeros(n[2]));
         linear::forward_relu(cpu, LAYER, &x, &w, &b, &mut zeros(n[3]));
     }),
+    ("linear::forward of bytes", &[35, 21, 3, 15], |cpu, n| {
+        let (x, w, b) = (vec![0_u8; n[0]], zeros(n[1]), zeros(n[2]));
+        linear::forward(cpu, LAYER, &x, &w, &b, &mut zeros(n[3]));
+    }),
+    ("linear::backward_weights of bytes", &[35, 15, 21, 3], |cpu, n| {
+        let (x, dy) = (vec![0_u8; n[0]], zeros(n[1]));
+        let (mut dw, mut db) = (zeros(n[2]), zeros(n[3]));
+        linear::backward_weights(cpu, LAYER, &x, &dy, Write::Overwrite, &mut dw, &mut db);
+    }),
     ("linear::backward_input", &[15, 21, 35], |cpu, n| {
         linear::backward_input(cpu, LAYER, &zeros(n[0]), &zeros(n[1]), &mut zeros(n[2]));
     }),

@@ -13,6 +13,7 @@ use kernelet::kernels::adam::Adam;
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::GemmShape;
+use kernelet::kernels::input::Input;
 use kernelet::kernels::linear;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
@@ -53,7 +54,7 @@ const STREAMED: [GemmShape; 9] = [
     GemmShape { m: 1030, k: 63, n: 128 },
 ];
 
-/// What AMX computes (more rows than are streamed, `ENOUGH` in `gemm/amx.rs` of k and of columns), around
+/// What AMX computes (more rows than are streamed, `ENOUGH_STEPS` of k in `gemm/amx.rs` and `ENOUGH_COLUMNS`), around
 /// its tiles of 16, its blocks and steps of 32 and its pieces of 128 rows; one chunk of k and two.
 const LARGE: [GemmShape; 3] = [
     GemmShape { m: 129, k: 256, n: 256 },
@@ -165,6 +166,13 @@ fn linear() {
         (131, 1603, 300),
         (131, 300, 1603),
         (1603, 131, 300),
+        // Bytes on AMX, around its tiles and its last panel, which may be half; in one chunk of k and two.
+        (129, 256, 32),
+        (256, 271, 47),
+        (273, 801, 49),
+        (801, 257, 81),
+        // Bytes that become floats in two blocks.
+        (600, 2000, 3),
     ] {
         shapes.push(LinearShape { rows, inputs, outputs });
     }
@@ -178,6 +186,7 @@ fn linear() {
         let case = Linear {
             shape,
             x,
+            bytes: random.bytes(rows * inputs),
             w: random.uniform(inputs * outputs, 1.0),
             b: random.uniform(outputs, 1.0),
             dy: random.uniform(rows * outputs, 1.0),
@@ -193,8 +202,6 @@ fn linear() {
 /// and many, alone and for several threads; with AMX few beside few, many beside many.
 #[test]
 fn a_row_of_linear_is_the_same_alone_and_among_others() {
-    const MANY: usize = 141;
-    const FEW: usize = 128;
     let mut random = Random::new(42);
     for (inputs, outputs) in
         [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600), (784, 290), (1601, 256)]
@@ -210,41 +217,51 @@ fn a_row_of_linear_is_the_same_alone_and_among_others() {
             }
         }
         let (w, b) = (random.uniform(inputs * outputs, 1.0), random.uniform(outputs, 1.0));
-        for_each_cpu(|cpu| {
-            let forward = |rows: usize, x: &[f32]| {
-                let mut y = vec![f32::NAN; rows * outputs];
-                let shape = LinearShape { rows, inputs, outputs };
-                linear::forward(cpu, shape, x, &w, &b, &mut y);
-                y
-            };
-            let all = forward(MANY, &x);
-            for (first, rows) in [
-                (0, 1),
-                (133, 1),
-                (140, 1),
-                (3, 2),
-                (50, 15),
-                (5, 128),
-                (0, 127),
-                (3, 129),
-                (4, 129),
-                (1, 130),
-                (12, 129),
-            ] {
-                let some = forward(rows, &x[first * inputs..][..rows * inputs]);
-                let others = if cpu.isa() == Isa::Amx && rows <= FEW {
-                    let start = first.min(MANY - FEW);
-                    let few = forward(FEW, &x[start * inputs..][..FEW * inputs]);
-                    few[(first - start) * outputs..][..rows * outputs].to_vec()
-                } else {
-                    all[first * outputs..][..rows * outputs].to_vec()
-                };
-                let same = some.iter().zip(&others).all(|(x, y)| x.to_bits() == y.to_bits());
-                let isa = cpu.isa();
-                assert!(same, "{rows} rows from {first} of {inputs} inputs to {outputs} on {isa}");
-            }
-        });
+        check_rows_of_linear(&x, &w, &b);
+        check_rows_of_linear(&random.bytes(MANY * inputs), &w, &b);
     }
+}
+
+/// Rows of which some are taken, and those that are few.
+const MANY: usize = 141;
+const FEW: usize = 128;
+
+fn check_rows_of_linear<T: Input>(x: &[T], w: &[f32], b: &[f32]) {
+    let (inputs, outputs) = (x.len() / MANY, b.len());
+    for_each_cpu(|cpu| {
+        let forward = |rows: usize, x: &[T]| {
+            let mut y = vec![f32::NAN; rows * outputs];
+            let shape = LinearShape { rows, inputs, outputs };
+            linear::forward(cpu, shape, x, w, b, &mut y);
+            y
+        };
+        let all = forward(MANY, x);
+        for (first, rows) in [
+            (0, 1),
+            (133, 1),
+            (140, 1),
+            (3, 2),
+            (50, 15),
+            (5, 128),
+            (0, 127),
+            (3, 129),
+            (4, 129),
+            (1, 130),
+            (12, 129),
+        ] {
+            let some = forward(rows, &x[first * inputs..][..rows * inputs]);
+            let others = if cpu.isa() == Isa::Amx && rows <= FEW {
+                let start = first.min(MANY - FEW);
+                let few = forward(FEW, &x[start * inputs..][..FEW * inputs]);
+                few[(first - start) * outputs..][..rows * outputs].to_vec()
+            } else {
+                all[first * outputs..][..rows * outputs].to_vec()
+            };
+            let same = some.iter().zip(&others).all(|(x, y)| x.to_bits() == y.to_bits());
+            let isa = cpu.isa();
+            assert!(same, "{rows} rows from {first} of {inputs} inputs to {outputs} on {isa}");
+        }
+    });
 }
 
 /// Rows and columns around the vectors, around where rows become wide (32 columns) and around

@@ -147,7 +147,8 @@ fn bits(weights: &[&[f32]]) -> Vec<u32> {
 }
 
 /// Sizes at which every kernel of the step shares its work out: in one run more weights (131,072)
-/// than one thread updates, in the other more rows (1,024) than the network takes at a time.
+/// than one thread updates, in another more rows (1,024) than the network takes at a time. The last has
+/// images, which AMX takes as bytes.
 #[test]
 fn training_the_mlp() {
     let mut random = Random::new(31);
@@ -166,14 +167,23 @@ fn training_the_mlp() {
         patience: Some(1),
         ..mean
     };
-    for (inputs, hidden, rows, settings) in [(33, 4097, 270, mean), (90, 130, 1100, sum)] {
+    for (inputs, hidden, rows, settings, images) in [
+        (33, 4097, 270, mean, false),
+        (90, 130, 1100, sum, false),
+        (300, 43, 270, mlp::Settings { learning_rate: 0.05, ..mean }, true),
+    ] {
         let shape = MlpShape { inputs, hidden, classes: 10 };
-        let split = Split {
+        let mut split = Split {
             train: samples(&mut random, rows, inputs, shape.classes),
             valid: samples(&mut random, rows - 10, inputs, shape.classes),
             test: samples(&mut random, 5, inputs, shape.classes),
             classes: shape.classes,
         };
+        if images {
+            for samples in [&mut split.train, &mut split.valid, &mut split.test] {
+                samples.images = random.pixels(samples.images.len());
+            }
+        }
         let start = Mlp::xavier(shape, 3);
         let run = |cpu: &Cpu| {
             let mut mlp = start.clone();

@@ -101,13 +101,15 @@ fn linear() {
     let mut random = Random::new(12);
     let mut checker = Checker::new("linear");
     for (rows, inputs, outputs) in
-        [(1, 1, 1), (1, 17, 9), (9, 1, 17), (7, 9, 17), (49, 70, 35), (70, 33, 130)]
+        [(1, 1, 1), (1, 17, 9), (9, 1, 17), (7, 9, 17), (49, 70, 35), (70, 33, 130), (257, 259, 47)]
     {
+        let bytes = random.bytes(rows * inputs);
         let shape = LinearShape { rows, inputs, outputs };
         for every in [2, 20, 500] {
             let mut sprinkled = |n| random.sprinkled(n, every, &SPECIALS);
             let case = Linear {
                 shape,
+                bytes: bytes.clone(),
                 x: sprinkled(rows * inputs),
                 w: sprinkled(inputs * outputs),
                 b: sprinkled(outputs),
@@ -121,8 +123,8 @@ fn linear() {
     // Nothing is added, and subnormals become zero all the same.
     let (shape, db) = (LinearShape { rows: 0, inputs: 3, outputs: 19 }, vec![SUBNORMAL; 19]);
     let (w, dw, b) = (random.uniform(57, 1.0), vec![SUBNORMAL; 57], db.clone());
-    let none = Vec::new;
-    cases::linear(&mut checker, &Linear { shape, x: none(), w, b, dy: none(), dw, db });
+    let (x, dy) = (Vec::new(), Vec::new());
+    cases::linear(&mut checker, &Linear { shape, x, bytes: Vec::new(), w, b, dy, dw, db });
     checker.finish();
 }
 

@@ -217,6 +217,39 @@ pub(super) fn gemm_with(
     unsafe { gemm_strided(cpu, shape, a, b, write, (c.as_mut_ptr(), n), epilogue) }
 }
 
+/// Whether [`gemm_of_bytes`] does a product.
+pub(super) fn multiplies_bytes(cpu: &Cpu, shape: GemmShape) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::suits::<u8>(cpu, shape);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// [`gemm_with`] of bytes, that count as their 255th parts: A is (m, k), or (k, m) if `transposed`. Returns
+/// false, and has done nothing, where they had better become floats before.
+#[track_caller]
+#[expect(clippy::too_many_arguments, reason = "a product's, and how A lies")]
+pub(super) fn gemm_of_bytes(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: &[u8],
+    transposed: bool,
+    b: Matrix,
+    write: Write,
+    c: &mut [f32],
+    epilogue: Epilogue,
+) -> bool {
+    let GemmShape { m, k, n } = shape;
+    check_len("A", a.len(), m, k);
+    check_len("B", b.data().len(), k, n);
+    check_len("C", c.len(), m, n);
+    let a =
+        if transposed { Strided::by_rows(a, k, m).transposed() } else { Strided::by_rows(a, m, k) };
+    let (b, c) = (Strided::new(b, k, n), (c.as_mut_ptr(), n));
+    // SAFETY: C has the length of the shape.
+    unsafe { blocked::gemm_of_bytes(cpu, shape, a, b, write, c, epilogue) }
+}
+
 /// [`gemm_with`] on rows, or columns of A and B, that may lie apart. `c` is where C begins and how far
 /// apart its rows are.
 ///

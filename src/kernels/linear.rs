@@ -5,17 +5,27 @@
 //! A row of y has the same bits alone and among any others, for up to 12,800 inputs: products are
 //! added up in an order that depends on the inputs' number alone. With [`Isa::Amx`](crate::Isa) that
 //! is so for up to 128 rows, and for more than 128: from 256 inputs and outputs on, many rows are
-//! computed by other instructions than few.
+//! computed by other instructions than few; of bytes, from 256 inputs and 32 outputs on.
+//!
+//! x may be bytes, see [`input`]: what is said of x holds for their 255th parts, rounded to floats.
 //!
 //! Accuracy, with u = 2^-24: dx and dw as [`gemm`](super::gemm::gemm) states; y within
 //! `(inputs + 1) u (sum |x w| + |b|)` but for subnormal products, as there; db within `(min(rows, 64) + rows / 64 + 1) u sum |dy|`, the
 //! sum including the old db where it is added to.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::adam::{self, Adam};
-use super::gemm::{Epilogue, GemmShape, Matrix, Write, gemm_by_row_blocks, gemm_with, row_block};
+use super::gemm::{
+    self, Epilogue, GemmShape, Matrix, Write, gemm_by_row_blocks, gemm_of_bytes, gemm_with,
+    row_block,
+};
+use super::input::{self, Elements, Input};
 use super::kernel_span;
+use super::scratch::Buffer;
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{LinearShape, check_len};
 
@@ -36,12 +46,18 @@ use crate::shape::{LinearShape, check_len};
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
-pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+pub fn forward<T: Input>(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[T],
+    w: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+) {
     let product = forward_product(shape);
-    kernel_span!("linear::forward", product.flops(), product.bytes());
+    kernel_span!("linear::forward", product.flops(), product.bytes() - spared(x));
     check_forward(shape, x, w, b, y);
-    let (x, w) = (Matrix::N(x), Matrix::N(w));
-    gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::Bias(b));
+    forward_with(cpu, shape, x, w, y, Epilogue::Bias(b));
 }
 
 /// y (rows, outputs) = max(x w + b, 0), in one pass; NaN stays NaN.
@@ -61,12 +77,18 @@ pub fn forward(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
-pub fn forward_relu(cpu: &Cpu, shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+pub fn forward_relu<T: Input>(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[T],
+    w: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+) {
     let product = forward_product(shape);
-    kernel_span!("linear::forward_relu", product.flops(), product.bytes());
+    kernel_span!("linear::forward_relu", product.flops(), product.bytes() - spared(x));
     check_forward(shape, x, w, b, y);
-    let (x, w) = (Matrix::N(x), Matrix::N(w));
-    gemm_with(cpu, product, x, w, Write::Overwrite, y, Epilogue::BiasRelu(b));
+    forward_with(cpu, shape, x, w, y, Epilogue::BiasRelu(b));
 }
 
 /// dx (rows, inputs) = dy (rows, outputs) w^T.
@@ -150,10 +172,10 @@ pub fn backward_input_relu(
 ///
 /// # Panics
 /// If a slice does not fit `shape`.
-pub fn backward_weights(
+pub fn backward_weights<T: Input>(
     cpu: &Cpu,
     shape: LinearShape,
-    x: &[f32],
+    x: &[T],
     dy: &[f32],
     write: Write,
     dw: &mut [f32],
@@ -161,13 +183,86 @@ pub fn backward_weights(
 ) {
     let LinearShape { rows, inputs, outputs } = shape;
     let product = GemmShape { m: inputs, k: rows, n: outputs };
-    kernel_span!("linear::backward_weights", product.flops(), product.bytes());
+    kernel_span!("linear::backward_weights", product.flops(), product.bytes() - spared(x));
     check_len("x", x.len(), rows, inputs);
     check_len("dy", dy.len(), rows, outputs);
     check_len("dw", dw.len(), inputs, outputs);
     check_len("db", db.len(), 1, outputs);
-    gemm_with(cpu, product, Matrix::T(x), Matrix::N(dy), write, dw, Epilogue::None);
+    let (b, none) = (Matrix::N(dy), Epilogue::None);
+    match T::elements(x) {
+        Elements::Floats(x) => gemm_with(cpu, product, Matrix::T(x), b, write, dw, none),
+        Elements::Bytes(x) if gemm_of_bytes(cpu, product, x, true, b, write, dw, none) => {}
+        Elements::Bytes(x) => {
+            let mut write = write;
+            blocks_of_floats(cpu, shape, x, |rows, x| {
+                let product = GemmShape { k: rows.len(), ..product };
+                let dy = &dy[rows.start * outputs..rows.end * outputs];
+                gemm_with(cpu, product, Matrix::T(x), Matrix::N(dy), write, dw, none);
+                write = Write::Add;
+            });
+        }
+    }
     column_sums(cpu, shape, dy, write, db);
+}
+
+/// y = epilogue(x w).
+fn forward_with<T: Input>(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[T],
+    w: &[f32],
+    y: &mut [f32],
+    epilogue: Epilogue,
+) {
+    let (product, w) = (forward_product(shape), Matrix::N(w));
+    let write = Write::Overwrite;
+    match T::elements(x) {
+        Elements::Floats(x) => gemm_with(cpu, product, Matrix::N(x), w, write, y, epilogue),
+        Elements::Bytes(x) if gemm_of_bytes(cpu, product, x, false, w, write, y, epilogue) => {}
+        Elements::Bytes(x) => blocks_of_floats(cpu, shape, x, |rows, x| {
+            let product = GemmShape { m: rows.len(), ..product };
+            let y = &mut y[rows.start * shape.outputs..rows.end * shape.outputs];
+            gemm_with(cpu, product, Matrix::N(x), w, write, y, epilogue);
+        }),
+    }
+}
+
+/// Whether bytes are multiplied as they are, forward and backward.
+pub(crate) fn multiplies_bytes(cpu: &Cpu, shape: LinearShape) -> bool {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let backward = GemmShape { m: inputs, k: rows, n: outputs };
+    [forward_product(shape), backward].into_iter().all(|shape| gemm::multiplies_bytes(cpu, shape))
+}
+
+thread_local! {
+    /// Bytes that have become floats.
+    static FLOATS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Rows of `x` as floats, 4 MB at a time or 256 rows: so many that a product of theirs is as fast as of all, and,
+/// if rows are no longer than 4096, so few that they stay in the cache.
+fn blocks_of_floats(
+    cpu: &Cpu,
+    LinearShape { rows, inputs, .. }: LinearShape,
+    x: &[u8],
+    mut consume: impl FnMut(Range<usize>, &[f32]),
+) {
+    const BLOCK: usize = 1 << 20;
+    let block = (BLOCK / inputs.max(1)).max(256).min(rows);
+    let mut floats = Buffer::borrow(&FLOATS, block * inputs);
+    // A product of no rows is one, too.
+    for start in (0..rows.max(1)).step_by(block.max(1)) {
+        let range = start..rows.min(start + block);
+        let bytes = &x[range.start * inputs..range.end * inputs];
+        let floats = &mut floats[..bytes.len()];
+        input::floats(cpu, bytes, floats);
+        consume(range, floats);
+    }
+}
+
+/// Bytes that a product does not read, since its operand is one for each element instead of four.
+fn spared<T>(x: &[T]) -> f64 {
+    ((size_of::<f32>() - size_of::<T>()) * x.len()) as f64
 }
 
 /// dw (inputs, outputs) = x^T dy, and with it update number `step` of w and its moments m and v, as
@@ -225,7 +320,7 @@ pub fn backward_weights_adam(
 }
 
 #[track_caller]
-fn check_forward(shape: LinearShape, x: &[f32], w: &[f32], b: &[f32], y: &[f32]) {
+fn check_forward<T>(shape: LinearShape, x: &[T], w: &[f32], b: &[f32], y: &[f32]) {
     check_len("x", x.len(), shape.rows, shape.inputs);
     check_len("w", w.len(), shape.inputs, shape.outputs);
     check_len("b", b.len(), 1, shape.outputs);

@@ -2,7 +2,7 @@
 //!
 //! Conventions, the same in every file:
 //! - The first argument is the [`Cpu`](crate::Cpu), the second the shape; then inputs, then
-//!   outputs. Values are `f32`, labels `u32`. Matrices are row-major; images are NHWC, that is
+//!   outputs. Values are `f32` (a first layer takes [bytes](input), too), labels `u32`. Matrices are row-major; images are NHWC, that is
 //!   (batch, height, width, channels) with the channels of a pixel side by side. Docs give a
 //!   slice's shape in parentheses, the slowest axis first.
 //! - A function's name spells what is fused into it: [`linear::forward_relu`] is a matrix product,
@@ -60,6 +60,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod exp;
 pub mod gemm;
+pub mod input;
 pub mod linear;
 pub mod max_pool;
 pub mod momentum;

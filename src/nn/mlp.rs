@@ -23,6 +23,7 @@
 
 use crate::cpu::Cpu;
 use crate::kernels::gemm::Write;
+use crate::kernels::input::Input;
 use crate::kernels::softmax_cross_entropy::{self, Tally};
 use crate::kernels::{linear, momentum, softmax};
 use crate::nn::init::xavier_normal;
@@ -190,7 +191,7 @@ impl Mlp {
         b_o.copy_from_slice(&other.b_o);
     }
 
-    /// Loss and hits on `x` (labels.len(), inputs).
+    /// Loss and hits on `x` (labels.len(), inputs), floats or bytes (see [`input`](crate::kernels::input)).
     ///
     /// ```
     /// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
@@ -206,7 +207,13 @@ impl Mlp {
     ///
     /// # Panics
     /// If `x` does not fit the labels and the network's inputs, or a label is out of range.
-    pub fn evaluate(&self, cpu: &Cpu, work: &mut Workspace, x: &[f32], labels: &[u32]) -> Tally {
+    pub fn evaluate<T: Input>(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        x: &[T],
+        labels: &[u32],
+    ) -> Tally {
         check_len("x", x.len(), labels.len(), self.shape.inputs);
         let mut tally = Tally::default();
         for (x, labels) in blocks(x, labels, self.shape) {
@@ -217,7 +224,7 @@ impl Mlp {
         tally
     }
 
-    /// Class probabilities (rows, classes) of `x` (rows, inputs).
+    /// Class probabilities (rows, classes) of `x` (rows, inputs), floats or bytes.
     ///
     /// ```
     /// use kernelet::nn::mlp::{Mlp, MlpShape, Workspace};
@@ -232,7 +239,13 @@ impl Mlp {
     ///
     /// # Panics
     /// If the slices do not fit the network's sizes.
-    pub fn predict(&self, cpu: &Cpu, work: &mut Workspace, x: &[f32], probabilities: &mut [f32]) {
+    pub fn predict<T: Input>(
+        &self,
+        cpu: &Cpu,
+        work: &mut Workspace,
+        x: &[T],
+        probabilities: &mut [f32],
+    ) {
         let MlpShape { inputs, classes, .. } = self.shape;
         let rows = x.len() / inputs.max(1);
         check_len("x", x.len(), rows, inputs);
@@ -247,7 +260,7 @@ impl Mlp {
         }
     }
 
-    /// Loss and hits on `x` (labels.len(), inputs), and in `gradients` (overwritten) `scale` times
+    /// Loss and hits on `x` (labels.len(), inputs), floats or bytes, and in `gradients` (overwritten) `scale` times
     /// the sum of the samples' gradients: 1 for the sum, 1 / samples for the mean.
     ///
     /// ```
@@ -266,11 +279,11 @@ impl Mlp {
     ///
     /// # Panics
     /// As [`evaluate`](Self::evaluate), and if `gradients` has another shape.
-    pub fn gradients(
+    pub fn gradients<T: Input>(
         &self,
         cpu: &Cpu,
         work: &mut Workspace,
-        x: &[f32],
+        x: &[T],
         labels: &[u32],
         scale: f32,
         gradients: &mut Mlp,
@@ -337,11 +350,11 @@ impl Mlp {
     }
 
     /// Hidden activations and logits of one block of `rows` rows.
-    fn forward<'w>(
+    fn forward<'w, T: Input>(
         &self,
         cpu: &Cpu,
         work: &'w mut Workspace,
-        x: &[f32],
+        x: &[T],
         rows: usize,
     ) -> Activations<'w> {
         work.fit(self.shape, rows);
@@ -423,11 +436,11 @@ impl Workspace {
 }
 
 /// `x` and `labels`, [`block_rows`] samples at a time.
-fn blocks<'a>(
-    x: &'a [f32],
+fn blocks<'a, T: Input>(
+    x: &'a [T],
     labels: &'a [u32],
     MlpShape { inputs, hidden, .. }: MlpShape,
-) -> impl Iterator<Item = (&'a [f32], &'a [u32])> {
+) -> impl Iterator<Item = (&'a [T], &'a [u32])> {
     let block = block_rows(hidden);
     labels
         .chunks(block)

@@ -93,7 +93,7 @@ pub fn shared_out() -> Vec<Case> {
     ] {
         cases.push(Case::Gemm(GemmShape { m, k, n }));
     }
-    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300)] {
+    for (rows, inputs, outputs) in [(190, 133, 90), (17, 900, 300), (300, 290, 75)] {
         cases.push(Case::Linear(LinearShape { rows, inputs, outputs }));
     }
     for (rows, cols) in [(5001, 33), (40_001, 3)] {
@@ -397,6 +397,12 @@ impl<M: Memory> Calls<'_, M> {
         call!(self, linear::forward_relu(cpu, shape, &x, &w, &b, &mut y));
         note!(self, ("linear::forward_relu", shape), y);
 
+        let bytes = self.random.bytes(rows * inputs);
+        let bytes = self.memory.input(&bytes);
+        let mut y = self.blank(rows * outputs);
+        call!(self, linear::forward_relu(cpu, shape, &bytes, &w, &b, &mut y));
+        note!(self, ("linear::forward_relu of bytes", shape), y);
+
         let mut dx = self.blank(rows * inputs);
         call!(self, linear::backward_input(cpu, shape, &dy, &w, &mut dx));
         note!(self, ("linear::backward_input", shape), dx);
@@ -410,6 +416,11 @@ impl<M: Memory> Calls<'_, M> {
             let mut db = self.destination(write, outputs);
             call!(self, linear::backward_weights(cpu, shape, &x, &dy, write, &mut dw, &mut db));
             note!(self, ("linear::backward_weights", shape, write), dw, db);
+
+            let mut dw = self.destination(write, inputs * outputs);
+            let mut db = self.destination(write, outputs);
+            call!(self, linear::backward_weights(cpu, shape, &bytes, &dy, write, &mut dw, &mut db));
+            note!(self, ("linear::backward_weights of bytes", shape, write), dw, db);
 
             let mut db = self.destination(write, outputs);
             call!(self, linear::column_sums(cpu, shape, &dy, write, &mut db));

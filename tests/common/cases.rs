@@ -7,6 +7,7 @@ use kernelet::kernels::adam::Adam;
 use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::dropout::Dropout;
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write};
+use kernelet::kernels::input::Input;
 use kernelet::kernels::max_pool::Place;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{Affine, Moments, Normalization};
@@ -47,7 +48,7 @@ pub fn gemm_as(
     c: &[f32],
 ) {
     let GemmShape { m, k, n } = shape;
-    let sums = Sums::new(shape, (&seen(a), &seen(b)), (false, false));
+    let sums = Sums::new(shape, (&seen(a), &seen(b)), (false, false), OF_FLOATS);
     let (a_transposed, b_transposed) = (transpose(a, m, k), transpose(b, k, n));
     for &write in writes {
         let before = destination(write, c);
@@ -79,7 +80,12 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(shape: GemmShape, (a, b): (&[f64], &[f64]), transposed: (bool, bool)) -> Self {
+    fn new(
+        shape: GemmShape,
+        (a, b): (&[f64], &[f64]),
+        transposed: (bool, bool),
+        columns_on_amx: usize,
+    ) -> Self {
         let product = |a: &[f64], b: &[f64]| {
             let mut c = vec![f64::NAN; shape.m * shape.n];
             let (a, b) = ((a, transposed.0), (b, transposed.1));
@@ -87,7 +93,7 @@ impl Sums {
             c
         };
         // Six products for each, of what AMX computes.
-        let amx = shape.m > 128 && shape.k >= 256 && shape.n >= 256;
+        let amx = shape.m > 128 && shape.k >= 256 && shape.n >= columns_on_amx;
         let tiny = if amx { 7.0 } else { 1.0 };
         Self { k: shape.k, tiny, values: product(a, b), magnitudes: product(&abs(a), &abs(b)) }
     }
@@ -107,10 +113,16 @@ impl Sums {
     }
 }
 
+/// Columns from which AMX multiplies floats, and bytes.
+const OF_FLOATS: usize = 256;
+const OF_BYTES: usize = 32;
+
 /// The inputs of a linear layer's forward and backward.
 pub struct Linear {
     pub shape: LinearShape,
     pub x: Vec<f32>,
+    /// The same as bytes, with other numbers.
+    pub bytes: Vec<u8>,
     pub w: Vec<f32>,
     pub b: Vec<f32>,
     pub dy: Vec<f32>,
@@ -120,35 +132,16 @@ pub struct Linear {
 }
 
 pub fn linear(checker: &mut Checker, inputs: &Linear) {
-    let Linear { shape, x, w, b, dy, .. } = inputs;
+    let Linear { shape, x, bytes, w, dy, .. } = inputs;
     let shape = *shape;
     let LinearShape { rows, inputs: k, outputs } = shape;
-    let (x64, w64, b64, dy64) = (seen(x), seen(w), seen(b), seen(dy));
-
-    // A product and the rounding of the bias: (k + 1) 2^-24 (sum |x w| + |b|).
-    let mut y64 = vec![f64::NAN; rows * outputs];
-    let mut bound = y64.clone();
-    reference::linear::forward(shape, &x64, &w64, &b64, &mut y64);
-    reference::linear::forward(shape, &abs(&x64), &abs(&w64), &abs(&b64), &mut bound);
-    bound.iter_mut().for_each(|bound| *bound = (k as f64 + 1.0) * (U * *bound + TINY));
-    let expected = Expected::new("y", y64.clone(), bound.clone());
-    checker.case(&format!("linear::forward {shape:?}"), &[expected], |cpu| {
-        let mut y = vec![f32::NAN; rows * outputs];
-        linear::forward(cpu, shape, x, w, b, &mut y);
-        vec![widen(&y)]
-    });
-
-    // ReLU is exact and brings no two numbers further apart.
-    reference::linear::forward_relu(shape, &x64, &w64, &b64, &mut y64);
-    let expected = Expected::new("y", y64, bound);
-    checker.case(&format!("linear::forward_relu {shape:?}"), &[expected], |cpu| {
-        let mut y = vec![f32::NAN; rows * outputs];
-        linear::forward_relu(cpu, shape, x, w, b, &mut y);
-        vec![widen(&y)]
-    });
+    let (x64, w64, dy64) = (seen(x), seen(w), seen(dy));
+    linear_of(checker, inputs, (x, &x64), ("floats", OF_FLOATS));
+    let pixels: Vec<f64> = bytes.iter().map(|&byte| f64::from(f32::from(byte) / 255.0)).collect();
+    linear_of(checker, inputs, (bytes, &pixels), ("bytes", OF_BYTES));
 
     let back = GemmShape { m: rows, k: outputs, n: k };
-    let sums = Sums::new(back, (&dy64, &w64), (false, true));
+    let sums = Sums::new(back, (&dy64, &w64), (false, true), OF_FLOATS);
     let mut expected = sums.expected("dx", Write::Overwrite, &[]);
     reference::linear::backward_input(shape, &dy64, &w64, &mut expected.values);
     checker.case(&format!("linear::backward_input {shape:?}"), &[expected], |cpu| {
@@ -169,36 +162,76 @@ pub fn linear(checker: &mut Checker, inputs: &Linear) {
         vec![widen(&dx)]
     });
 
-    let over_rows = GemmShape { m: k, k: rows, n: outputs };
-    let sums = Sums::new(over_rows, (&x64, &dy64), (true, false));
     for write in WRITES {
-        let (dw, db) = (destination(write, &inputs.dw), destination(write, &inputs.db));
-        let (mut dw64, mut db64) = (seen(&dw), seen(&db));
-        let mut expected_dw = sums.expected("dw", write, &dw64);
-        let mut bound = abs(&db64);
-        let (no_x, mut no_dw) = (vec![0.0; rows * k], vec![0.0; k * outputs]);
-        reference::linear::backward_weights(
-            shape,
-            &no_x,
-            &abs(&dy64),
-            write,
-            &mut no_dw,
-            &mut bound,
-        );
-        // Rows are summed 64 at a time, then the sums, then what was there.
-        let roundings = (rows.min(64) + rows.div_ceil(64)) as f64;
-        bound.iter_mut().for_each(|bound| *bound = roundings * (U * *bound + TINY));
-        reference::linear::backward_weights(shape, &x64, &dy64, write, &mut dw64, &mut db64);
-        expected_dw.values = dw64;
-        let expected_db = || Expected::new("db", db64.clone(), bound.clone());
+        let db = destination(write, &inputs.db);
         let label = format!("linear::column_sums {shape:?} {write:?}");
-        checker.case(&label, &[expected_db()], |cpu| {
+        checker.case(&label, &[column_sums(shape, &dy64, write, &db)], |cpu| {
             let mut db = db.clone();
             linear::column_sums(cpu, shape, dy, write, &mut db);
             vec![widen(&db)]
         });
-        let expected = [expected_dw, expected_db()];
-        let label = format!("linear::backward_weights {shape:?} {write:?}");
+    }
+}
+
+/// db as its twin has it: rows are summed 64 at a time, then the sums, then what was there.
+fn column_sums(shape: LinearShape, dy64: &[f64], write: Write, db: &[f32]) -> Expected {
+    let LinearShape { rows, inputs, outputs } = shape;
+    let sums = |dy64: &[f64], mut db64: Vec<f64>| {
+        let (no_x, mut no_dw) = (vec![0.0; rows * inputs], vec![0.0; inputs * outputs]);
+        reference::linear::backward_weights(shape, &no_x, dy64, write, &mut no_dw, &mut db64);
+        db64
+    };
+    let roundings = (rows.min(64) + rows.div_ceil(64)) as f64;
+    let mut bound = sums(&abs(dy64), abs(&seen(db)));
+    bound.iter_mut().for_each(|bound| *bound = roundings * (U * *bound + TINY));
+    Expected::new("db", sums(dy64, seen(db)), bound)
+}
+
+/// What takes the layer's input, which is `x`, and seen as `x64`.
+fn linear_of<T: Input>(
+    checker: &mut Checker,
+    Linear { shape, w, b, dy, dw, db, .. }: &Linear,
+    (x, x64): (&[T], &[f64]),
+    (kind, columns_on_amx): (&str, usize),
+) {
+    let shape = *shape;
+    let LinearShape { rows, inputs, outputs } = shape;
+    let (w64, b64, dy64) = (seen(w), seen(b), seen(dy));
+    // A product and the rounding of the bias: (inputs + 1) 2^-24 (sum |x w| + |b|).
+    let forward = GemmShape { m: rows, k: inputs, n: outputs };
+    let sums = Sums::new(forward, (x64, &w64), (false, false), columns_on_amx);
+    let mut y64 = vec![f64::NAN; rows * outputs];
+    let mut bound = y64.clone();
+    reference::linear::forward(shape, x64, &w64, &b64, &mut y64);
+    reference::linear::forward(shape, &abs(x64), &abs(&w64), &abs(&b64), &mut bound);
+    let roundings = inputs as f64 + 1.0;
+    bound.iter_mut().for_each(|bound| *bound = roundings * (U * *bound + sums.tiny * TINY));
+    let expected = Expected::new("y", y64.clone(), bound.clone());
+    checker.case(&format!("linear::forward {shape:?} of {kind}"), &[expected], |cpu| {
+        let mut y = vec![f32::NAN; rows * outputs];
+        linear::forward(cpu, shape, x, w, b, &mut y);
+        vec![widen(&y)]
+    });
+
+    // ReLU is exact and brings no two numbers further apart.
+    reference::linear::forward_relu(shape, x64, &w64, &b64, &mut y64);
+    let expected = Expected::new("y", y64, bound);
+    checker.case(&format!("linear::forward_relu {shape:?} of {kind}"), &[expected], |cpu| {
+        let mut y = vec![f32::NAN; rows * outputs];
+        linear::forward_relu(cpu, shape, x, w, b, &mut y);
+        vec![widen(&y)]
+    });
+
+    let over_rows = GemmShape { m: inputs, k: rows, n: outputs };
+    let sums = Sums::new(over_rows, (x64, &dy64), (true, false), columns_on_amx);
+    for write in WRITES {
+        let (dw, db) = (destination(write, dw), destination(write, db));
+        let (mut dw64, mut db64) = (seen(&dw), seen(&db));
+        let mut expected_dw = sums.expected("dw", write, &dw64);
+        reference::linear::backward_weights(shape, x64, &dy64, write, &mut dw64, &mut db64);
+        expected_dw.values = dw64;
+        let expected = [expected_dw, column_sums(shape, &dy64, write, &db)];
+        let label = format!("linear::backward_weights {shape:?} {write:?} of {kind}");
         checker.case(&label, &expected, |cpu| {
             let (mut dw, mut db) = (dw.clone(), db.clone());
             linear::backward_weights(cpu, shape, x, dy, write, &mut dw, &mut db);
@@ -1048,7 +1081,7 @@ pub fn linear_adam(
     let LinearShape { rows, inputs, outputs } = shape;
     let over_rows = GemmShape { m: inputs, k: rows, n: outputs };
     let (x64, dy64) = (seen(x), seen(dy));
-    let sums = Sums::new(over_rows, (&x64, &dy64), (true, false));
+    let sums = Sums::new(over_rows, (&x64, &dy64), (true, false), OF_FLOATS);
     let g = sums.expected("dw", Write::Overwrite, &[]);
     let expected = adam_expected(settings, step, before, &g.values, &g.bounds);
     let label = format!("linear::backward_weights_adam number {step} {shape:?} {settings:?}");

@@ -115,7 +115,11 @@ impl Random {
 
     /// `n` bytes divided by 255, as images are read.
     pub fn pixels(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| f32::from(self.byte()) / 255.0).collect()
+        self.bytes(n).into_iter().map(|byte| f32::from(byte) / 255.0).collect()
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.byte()).collect()
     }
 
     pub fn byte(&mut self) -> u8 {

@@ -7,7 +7,8 @@
 //!
 //! A row of A of which every element is one bfloat16 takes three products instead of six. So does a row of
 //! pixels, which are bytes divided by 255: it is multiplied as bytes, and its sums are divided. That is the
-//! first layer of a network, and most of what a perceptron computes.
+//! first layer of a network, and most of what a perceptron computes. Where A is given as bytes, no row has to
+//! be looked at, and a quarter of the memory is read.
 //!
 //! Pieces fail where a factor is infinite, or so large that its first piece is: an infinity times another's
 //! piece, a zero, is NaN. So where sums are not finite, they are computed again without tiles. What of a
@@ -20,7 +21,8 @@ mod pieces;
 
 use std::arch::asm;
 
-use pieces::{BYTE, Kind, PackB, kinds_of_rows, pack_rows};
+pub(super) use pieces::Element;
+use pieces::{Kind, PackB, pack_rows};
 use pulp::{Simd, WithSimd};
 
 use super::blocked::{KC, MIN_PIECES, PACKED_A, PACKED_B, Piece, Product, chunk_len, cut};
@@ -29,6 +31,7 @@ use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len};
 use super::{Epilogue, GemmShape, blocked, streamed};
 use crate::amx::Tiles;
 use crate::cpu::{Cpu, Isa};
+use crate::kernels::input::BYTE;
 use crate::kernels::scratch::Buffer;
 
 /// Rows and columns of a tile of C.
@@ -49,22 +52,22 @@ const STEP_LEN: usize = PIECES * 2 * TILE * TILE;
 /// Rows of C in a piece: its chunk of packed A takes 600 KiB of the second-level cache.
 const MC: usize = 128;
 
-/// Steps of k and columns from which taking A and B to pieces pays. (Measured: at 100 columns it is no faster, at
-/// 64 steps slower.)
-const ENOUGH: usize = 256;
+/// Steps of k from which taking A and B to pieces pays. (Measured: at 64 it is slower.)
+const ENOUGH_STEPS: usize = 256;
 
 /// Whether a product is computed here. With few rows B is better streamed than taken to pieces.
-pub(super) fn suits(cpu: &Cpu, GemmShape { m, k, n }: GemmShape) -> bool {
-    cpu.isa() == Isa::Amx && m > streamed::FEW_ROWS && k >= ENOUGH && n >= ENOUGH
+pub(super) fn suits<T: Element>(cpu: &Cpu, GemmShape { m, k, n }: GemmShape) -> bool {
+    let enough = k >= ENOUGH_STEPS && n >= T::ENOUGH_COLUMNS;
+    cpu.isa() == Isa::Amx && m > streamed::FEW_ROWS && enough
 }
 
 /// The product, on all threads, if it [`suits`]. No dimension is 0.
-pub(super) struct Amx<'a> {
+pub(super) struct Amx<'a, T> {
     pub cpu: &'a Cpu,
-    pub product: Product<'a>,
+    pub product: Product<'a, T>,
 }
 
-impl WithSimd for Amx<'_> {
+impl<T: Element> WithSimd for Amx<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -77,7 +80,7 @@ impl WithSimd for Amx<'_> {
         let panels = n.div_ceil(BLOCK);
         // No more than the threads need: every piece of a row takes its A to pieces anew. (How C is cut makes
         // no difference to its bits.)
-        let min_pieces = MIN_PIECES.min(4 * cpu.threads());
+        let min_pieces = MIN_PIECES.min(2 * cpu.threads());
         let (pieces, piece) = cut(product, kc, MC, panels, min_pieces);
         let step_len = panels * STEP_LEN;
         let mut buffer = Buffer::borrow(&PACKED_B, kc / STEP * step_len);
@@ -86,7 +89,7 @@ impl WithSimd for Amx<'_> {
             let packed_b = &mut buffer[..k_range.1.div_ceil(STEP) * step_len];
             cpu.for_each_chunk(true, packed_b, step_len, |step, panels| {
                 let start = start + step * STEP;
-                simd.vectorize(PackB { product, start, panels });
+                simd.vectorize(PackB { b: product.b, start, panels });
             });
             let packed_b = &*packed_b;
             cpu.for_each(true, pieces, |index| {
@@ -100,14 +103,14 @@ impl WithSimd for Amx<'_> {
 const STORED: usize = 8;
 
 /// A chunk of k (its start and length) for a rectangle of C, by one thread.
-struct AmxPiece<'a> {
-    piece: Piece<'a, STORED, 2>,
+struct AmxPiece<'a, T> {
+    piece: Piece<'a, STORED, 2, T>,
     k_range: (usize, usize),
     /// All panels of this chunk of B, step by step.
     packed_b: &'a [f32],
 }
 
-impl WithSimd for AmxPiece<'_> {
+impl<T: Element> WithSimd for AmxPiece<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -120,7 +123,7 @@ impl WithSimd for AmxPiece<'_> {
         let step_len = n.div_ceil(BLOCK) * STEP_LEN;
         let steps = k_range.1.div_ceil(STEP);
         let mut packed_a = Buffer::borrow(&PACKED_A, row_panels * panel_len);
-        let kinds = kinds_of_rows(simd, product.a, rows, k_range);
+        let kinds = T::kinds_of_rows(simd, product.a, rows, k_range);
         pack_rows(simd, product.a, rows, k_range, &kinds, (&mut packed_a, panel_len));
 
         let accumulate = product.accumulate || k_range.0 > 0;
@@ -138,7 +141,9 @@ impl WithSimd for AmxPiece<'_> {
                 // Behind this panel's step of B is the next panel's: each of four products asks for a quarter.
                 let ahead = STEP_LEN + i % 4 * (STEP_LEN / 4);
                 // SAFETY: the tiles are set up.
-                unsafe { multiply(a, (b, step_len), steps, one_piece, ahead, &mut sums) };
+                unsafe {
+                    multiply(a, (b, step_len), steps, (one_piece, wide), ahead, &mut sums);
+                }
                 for (stored, kinds) in kinds.chunks(STORED).enumerate() {
                     let tile = i * (BLOCK / STORED) + stored;
                     if tile * STORED >= rows.1 {
@@ -171,7 +176,8 @@ impl WithSimd for AmxPiece<'_> {
 struct Sums([f32; BLOCK * BLOCK]);
 
 /// The product of two packed panels over so many steps, of B with the distance between them; of A only its
-/// first pieces, if the others are zeros, with the same bits.
+/// first pieces, if the others are zeros, and of those only with B's first tiles, if nobody wants the
+/// other sums: with the same bits.
 ///
 /// The order within a step was chosen for a core that two threads share, which has few tile registers to
 /// spare: six tiles in use and a load for each product take 0.7 of the time of eight tiles and half
@@ -184,7 +190,7 @@ unsafe fn multiply(
     a: &[f32],
     (b, b_step): (&[f32], usize),
     steps: usize,
-    one_piece: bool,
+    (one_piece, wide): (bool, bool),
     ahead: usize,
     sums: &mut Sums,
 ) {
@@ -193,7 +199,18 @@ unsafe fn multiply(
     /// Loads tile `$row` of a piece of A.
     macro_rules! a {
         ($row:literal, $piece:literal) => {
-            concat!("tileloadd tmm4, [{a} + {line} + 1024 * ", $row, " + 2048 * ", $piece, "]")
+            a!("tmm4", $row, $piece)
+        };
+        ($tile:literal, $row:literal, $piece:literal) => {
+            concat!(
+                "tileloadd ",
+                $tile,
+                ", [{a} + {line} + 1024 * ",
+                $row,
+                " + 2048 * ",
+                $piece,
+                "]"
+            )
         };
     }
     /// Loads tile `$column` of a piece of B.
@@ -240,7 +257,7 @@ unsafe fn multiply(
             )
         };
     }
-    /// Adds what is loaded to a tile of C.
+    /// Adds what is loaded to a tile of C: with both tiles of A loaded, the second is tmm6.
     macro_rules! add {
         (0, 0) => {
             "tdpbf16ps tmm0, tmm4, tmm5"
@@ -253,6 +270,9 @@ unsafe fn multiply(
         };
         (1, 1) => {
             "tdpbf16ps tmm3, tmm4, tmm5"
+        };
+        (1, 0, "tmm6") => {
+            "tdpbf16ps tmm2, tmm6, tmm5"
         };
     }
     macro_rules! multiply {
@@ -287,7 +307,15 @@ unsafe fn multiply(
     // in both panels, and `sums` has 32 rows of 128 bytes.
     unsafe {
         // The small ones first.
-        if one_piece {
+        if one_piece && !wide {
+            #[rustfmt::skip]
+            multiply!(
+                b!(0, 1), a!(0, 0), add!(0, 0), ask_one!(0), ask_one!(1),
+                a!("tmm6", 1, 0), add!(1, 0, "tmm6"), ask_one!(2), ask_one!(3),
+                b!(0, 2), add!(0, 0), ask_one!(4), ask_one!(5), add!(1, 0, "tmm6"), ask_one!(6), ask_one!(7),
+                b!(0, 0), add!(0, 0), ask_one!(8), ask_one!(9), add!(1, 0, "tmm6"), ask_one!(10), ask_one!(11)
+            );
+        } else if one_piece {
             #[rustfmt::skip]
             multiply!(
                 a!(0, 0), b!(0, 1), add!(0, 0), ask_one!(0), b!(1, 1), add!(0, 1), ask_one!(1),
@@ -354,32 +382,35 @@ fn replace<S: Simd>(simd: S, sums: &mut Tile<S, STORED, 2>, exact: Tile<S, STORE
 /// A tile's sums over a chunk of k, computed with vectors.
 #[cold]
 #[inline(never)]
-fn again<S: Simd>(
+fn again<S: Simd, T: Element>(
     simd: S,
-    piece: &Piece<STORED, 2>,
+    piece: &Piece<STORED, 2, T>,
     tile: usize,
     panel: usize,
     (start, kc): (usize, usize),
 ) -> Tile<S, STORED, 2> {
-    struct Again<'a> {
-        product: Product<'a>,
+    struct Again<'a, T> {
+        product: Product<'a, T>,
         rows: (usize, usize),
         column: usize,
         k_range: (usize, usize),
         sums: &'a mut [f32; STORED * BLOCK],
     }
-    impl WithSimd for Again<'_> {
+    impl<T: Element> WithSimd for Again<'_, T> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { product, rows, column, k_range, sums } = self;
             let a_len = packed_a_len(rows.1, STORED, KC);
-            let mut buffer = Buffer::borrow(&blocked::BLOCK, a_len + k_range.1 * BLOCK);
-            let (a, b) = buffer[..a_len + k_range.1 * BLOCK].split_at_mut(a_len);
-            pack_a::<S, STORED, KC>(product.a, rows, k_range, a);
+            let (b_len, copy_len) = (k_range.1 * BLOCK, STORED * KC);
+            let mut buffer = Buffer::borrow(&blocked::BLOCK, a_len + b_len + copy_len);
+            let (a, rest) = buffer.split_at_mut(a_len);
+            let (b, copy) = rest.split_at_mut(b_len);
+            let (floats, rows, k_of_floats) = T::floats(product.a, rows, k_range, copy);
+            pack_a::<S, STORED, KC>(floats, rows, k_of_floats, a);
             pack_b_panel::<S, 2>(product.b, k_range, column, b);
-            let transposed = product.a.row_stride == 1;
+            let transposed = floats.row_stride == 1;
             let b = PanelB::packed(b, BLOCK);
             // SAFETY: B's panel has k_range.1 rows of two vectors.
             let tile: Tile<S, STORED, 2> = unsafe {

@@ -94,9 +94,8 @@ pub(super) unsafe fn gemm(
     let accumulate = write == Write::Add;
     let to = Destination { ptr: c, first_row: 0, row_stride, col_stride: 1 };
     let mut product = Product { shape, a, b, accumulate, to, epilogue };
-    #[cfg(target_arch = "x86_64")]
-    if let (true, Arch::V4(simd)) = (amx::suits(cpu, shape), cpu.arch()) {
-        return amx::Amx { cpu, product }.with_simd(simd);
+    if multiplied_on_tiles(cpu, product) {
+        return;
     }
     // With few rows or few columns the large operand is best read where it lies, row by row, and
     // only the small one packed: where it is transposed, C^T = B^T A^T does that.
@@ -113,6 +112,40 @@ pub(super) unsafe fn gemm(
     } else {
         cpu.arch().dispatch(Gemm { cpu, product });
     }
+}
+
+/// [`gemm`] of A's bytes as they are, if that pays; returns whether it did.
+///
+/// # Safety
+/// As for [`gemm`].
+pub(super) unsafe fn gemm_of_bytes(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: Strided<u8>,
+    b: Strided,
+    write: Write,
+    (c, row_stride): (*mut f32, usize),
+    epilogue: Epilogue,
+) -> bool {
+    let accumulate = write == Write::Add;
+    let to = Destination { ptr: c, first_row: 0, row_stride, col_stride: 1 };
+    multiplied_on_tiles(cpu, Product { shape, a, b, accumulate, to, epilogue })
+}
+
+/// Multiplies with AMX, if that pays; returns whether it did.
+#[cfg(target_arch = "x86_64")]
+fn multiplied_on_tiles<T: amx::Element>(cpu: &Cpu, product: Product<T>) -> bool {
+    let Arch::V4(simd) = cpu.arch() else { return false };
+    let suits = amx::suits::<T>(cpu, product.shape);
+    if suits {
+        amx::Amx { cpu, product }.with_simd(simd);
+    }
+    suits
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiplied_on_tiles<T>(_: &Cpu, _: Product<T>) -> bool {
+    false
 }
 
 /// See [`super::gemm_by_row_blocks`]. Only k may be 0.
@@ -133,9 +166,9 @@ pub(super) fn gemm_by_row_blocks(
 
 /// What is to be computed.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
+pub(super) struct Product<'a, T = f32> {
     pub shape: GemmShape,
-    pub a: Strided<'a>,
+    pub a: Strided<'a, T>,
     pub b: Strided<'a>,
     /// Whether C is added to.
     pub accumulate: bool,
@@ -192,7 +225,7 @@ impl Gemm<'_> {
         let kc = chunk_len(k);
 
         let mc = (MC / MR) * MR;
-        let (pieces, piece) = cut::<MR, NV>(product, kc, mc, panels, MIN_PIECES);
+        let (pieces, piece) = cut::<_, MR, NV>(product, kc, mc, panels, MIN_PIECES);
         let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
 
         // Small pieces are handed out several at a time.
@@ -226,13 +259,13 @@ impl Gemm<'_> {
 }
 
 /// C in pieces of `mc` rows, and of columns until there are `at_least` so many: their number, and each.
-pub(super) fn cut<'a, const MR: usize, const NV: usize>(
-    product: Product<'a>,
+pub(super) fn cut<'a, T: Copy + Sync, const MR: usize, const NV: usize>(
+    product: Product<'a, T>,
     kc: usize,
     mc: usize,
     panels: usize,
     at_least: usize,
-) -> (usize, impl Fn(usize) -> Piece<'a, MR, NV> + Sync) {
+) -> (usize, impl Fn(usize) -> Piece<'a, MR, NV, T> + Sync) {
     let m = product.shape.m;
     let row_pieces = m.div_ceil(mc);
     let column_pieces = at_least.div_ceil(row_pieces).min(panels);
@@ -324,8 +357,8 @@ fn pack_b<S: Simd, const NV: usize>(
 
 /// A rectangle of C, computed by one thread.
 #[derive(Clone, Copy)]
-pub(super) struct Piece<'a, const MR: usize, const NV: usize> {
-    pub product: Product<'a>,
+pub(super) struct Piece<'a, const MR: usize, const NV: usize, T = f32> {
+    pub product: Product<'a, T>,
     /// Longest chunk of k.
     pub kc: usize,
     /// First row and number of rows.
@@ -493,12 +526,6 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         }
     }
 
-    /// Rows of C in tile number `tile`: `MR`, or fewer in the last.
-    #[inline(always)]
-    fn tile_rows(&self, tile: usize) -> usize {
-        MR.min(self.rows.1 - tile * MR)
-    }
-
     /// Asks for the cache lines of a tile of C, if the rows of C are contiguous.
     #[inline(always)]
     fn prefetch_c<S: Simd>(&self, tile: usize, panel: usize) {
@@ -513,6 +540,14 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                 prefetch(first.wrapping_add(i * row_stride + j * S::F32_LANES));
             }
         }
+    }
+}
+
+impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
+    /// Rows of C in tile number `tile`: `MR`, or fewer in the last.
+    #[inline(always)]
+    fn tile_rows(&self, tile: usize) -> usize {
+        MR.min(self.rows.1 - tile * MR)
     }
 
     /// Finishes a tile with all its rows and writes it to C, whose rows are contiguous and whose element

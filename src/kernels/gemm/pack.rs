@@ -11,31 +11,27 @@ use super::microkernel::{PanelA, PanelB, Tile, multiply_add, prefetch};
 /// One of the two operands: element (i, j) is `i * row_stride + j * col_stride` behind the first. One of
 /// the strides is 1.
 #[derive(Clone, Copy)]
-pub(crate) struct Strided<'a> {
-    ptr: *const f32,
+pub(crate) struct Strided<'a, T = f32> {
+    ptr: *const T,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
-    borrow: PhantomData<&'a [f32]>,
+    borrow: PhantomData<&'a [T]>,
 }
 
 // SAFETY: it is a shared borrow of its elements.
-unsafe impl Send for Strided<'_> {}
+unsafe impl<T: Sync> Send for Strided<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Strided<'_> {}
+unsafe impl<T: Sync> Sync for Strided<'_, T> {}
 
 impl<'a> Strided<'a> {
     /// A matrix of `rows` x `cols`, as its slice begins.
     pub(in crate::kernels) fn new(matrix: Matrix<'a>, rows: usize, cols: usize) -> Self {
-        let len = rows.checked_mul(cols);
-        assert!(len.is_some_and(|len| len <= matrix.data().len()), "more than the slice has");
-        let (row_stride, col_stride) = match matrix {
-            Matrix::N(_) => (cols, 1),
-            Matrix::T(_) => (1, rows),
-        };
-        let ptr = matrix.data().as_ptr();
-        Self { ptr, rows, cols, row_stride, col_stride, borrow: PhantomData }
+        match matrix {
+            Matrix::N(data) => Self::by_rows(data, rows, cols),
+            Matrix::T(data) => Strided::by_rows(data, cols, rows).transposed(),
+        }
     }
 
     /// A matrix whose rows may lie apart, or, if `transposed`, one whose columns are those rows.
@@ -55,6 +51,23 @@ impl<'a> Strided<'a> {
         if transposed { by_rows.transposed() } else { by_rows }
     }
 
+    /// As faer has it.
+    pub(super) fn view(self) -> MatRef<'a, f32> {
+        let Self { ptr, rows, cols, row_stride, col_stride, .. } = self;
+        // SAFETY: rows, columns and strides are the matrix's, which is borrowed for 'a.
+        unsafe { MatRef::from_raw_parts(ptr, rows, cols, row_stride as isize, col_stride as isize) }
+    }
+}
+
+impl<'a, T: Copy> Strided<'a, T> {
+    /// A matrix of `rows` x `cols`, whose rows the slice begins with.
+    pub(super) fn by_rows(data: &'a [T], rows: usize, cols: usize) -> Self {
+        let len = rows.checked_mul(cols);
+        assert!(len.is_some_and(|len| len <= data.len()), "more than the slice has");
+        let (ptr, borrow) = (data.as_ptr(), PhantomData);
+        Self { ptr, rows, cols, row_stride: cols, col_stride: 1, borrow }
+    }
+
     pub(super) fn transposed(self) -> Self {
         let Self { rows, cols, row_stride, col_stride, .. } = self;
         Self { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
@@ -62,11 +75,7 @@ impl<'a> Strided<'a> {
 
     /// Where element (i, j) is, with `height` rows and `width` columns of the matrix from there on.
     #[inline(always)]
-    pub(super) fn block(
-        self,
-        (i, j): (usize, usize),
-        (height, width): (usize, usize),
-    ) -> *const f32 {
+    pub(super) fn block(self, (i, j): (usize, usize), (height, width): (usize, usize)) -> *const T {
         assert!(i <= self.rows && height <= self.rows - i, "rows beyond the matrix");
         assert!(j <= self.cols && width <= self.cols - j, "columns beyond the matrix");
         self.ptr.wrapping_add(i * self.row_stride + j * self.col_stride)
@@ -74,7 +83,7 @@ impl<'a> Strided<'a> {
 
     /// `len` elements of row `i`, from column `j` on, of a matrix that has them side by side.
     #[inline(always)]
-    pub(super) fn row(self, i: usize, j: usize, len: usize) -> &'a [f32] {
+    pub(super) fn row(self, i: usize, j: usize, len: usize) -> &'a [T] {
         assert!(self.col_stride == 1, "its rows are no slices");
         // SAFETY: inside the matrix, side by side, and borrowed for 'a.
         unsafe { std::slice::from_raw_parts(self.block((i, j), (1, len)), len) }
@@ -82,17 +91,10 @@ impl<'a> Strided<'a> {
 
     /// `len` elements of column `j`, from row `i` on, of a matrix that has them side by side.
     #[inline(always)]
-    pub(super) fn column(self, j: usize, i: usize, len: usize) -> &'a [f32] {
+    pub(super) fn column(self, j: usize, i: usize, len: usize) -> &'a [T] {
         assert!(self.row_stride == 1, "its columns are no slices");
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(self.block((i, j), (len, 1)), len) }
-    }
-
-    /// As faer has it.
-    pub(super) fn view(self) -> MatRef<'a, f32> {
-        let Self { ptr, rows, cols, row_stride, col_stride, .. } = self;
-        // SAFETY: rows, columns and strides are the matrix's, which is borrowed for 'a.
-        unsafe { MatRef::from_raw_parts(ptr, rows, cols, row_stride as isize, col_stride as isize) }
     }
 }
 

@@ -1,18 +1,18 @@
 //! This crate's kernels, fused where they can be.
 
 use anyhow::Result;
-use kernelet::Cpu;
 use kernelet::kernels::adam::{self, Adam};
 use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write, gemm};
 use kernelet::kernels::momentum::{self, Momentum};
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
-use kernelet::kernels::{conv2d, linear, max_pool, relu, softmax, softmax_cross_entropy};
+use kernelet::kernels::{conv2d, input, linear, max_pool, relu, softmax, softmax_cross_entropy};
 use kernelet::nn::cnn::{self, AdamState, Regularization};
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape, mlp};
 use kernelet::shape::{
     Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
 };
+use kernelet::{Cpu, Isa};
 
 use super::{Contestant, Inputs, Prepared, crate_version, job};
 use crate::works::{
@@ -297,19 +297,25 @@ fn mlp_epoch(cpu: Cpu, hidden: usize, inputs: &Inputs) -> Result<Prepared> {
     let (velocity, gradients) = (Mlp::zeros(shape), Mlp::zeros(shape));
     let mut sets = vec![];
     for (x, y) in [("x_train", "y_train"), ("x_valid", "y_valid"), ("x_test", "y_test")] {
-        sets.push((floats(x)?, inputs.labels(y)?));
+        let x = floats(x)?;
+        // As `train::mlp` does, once for all epochs.
+        let bytes = (cpu.isa() == Isa::Amx).then(|| input::bytes(&cpu, &x)).flatten();
+        sets.push((x, bytes, inputs.labels(y)?));
     }
     job(
         (mlp, velocity, gradients, mlp::Workspace::default(), vec![]),
         move |(mlp, velocity, gradients, work, tallies)| {
             let step = Momentum { learning_rate: EPOCH_RATE, momentum: MOMENTUM };
             tallies.clear();
-            for (set, (x, labels)) in sets.iter().enumerate() {
+            for (set, (x, bytes, labels)) in sets.iter().enumerate() {
+                tallies.push(match (set, bytes) {
+                    (0, Some(x)) => mlp.gradients(&cpu, work, x, labels, 1.0, gradients),
+                    (0, None) => mlp.gradients(&cpu, work, x, labels, 1.0, gradients),
+                    (_, Some(x)) => mlp.evaluate(&cpu, work, x, labels),
+                    (_, None) => mlp.evaluate(&cpu, work, x, labels),
+                });
                 if set == 0 {
-                    tallies.push(mlp.gradients(&cpu, work, x, labels, 1.0, gradients));
                     mlp.momentum_step(&cpu, step, velocity, gradients);
-                } else {
-                    tallies.push(mlp.evaluate(&cpu, work, x, labels));
                 }
             }
             Ok(())

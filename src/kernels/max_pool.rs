@@ -268,13 +268,16 @@ fn largest_of_fours<S: Simd, P: Place>(
     for ((above, below), (y, argmax)) in x.zip(outputs).take(windows) {
         let ((a, b), (c, d)) = (above.split_at(channels), below.split_at(channels));
         for_each_vector!(simd, channels, |at, width, WHOLE| {
-            let [a, b, c, d] = [a, b, c, d].map(|x| load::<S, WHOLE>(simd, x, at, width));
+            let a = load::<S, WHOLE>(simd, a, at, width);
+            let b = load::<S, WHOLE>(simd, b, at, width);
+            let c = load::<S, WHOLE>(simd, c, at, width);
+            let d = load::<S, WHOLE>(simd, d, at, width);
             // None is NaN if their sum is not: three additions instead of a comparison for each.
             // (Infinities may add up to NaN, which takes longer and does no harm.)
             let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
             let nan = simd.not_m32s(simd.equal_f32s(sum, sum));
-            let [a, b, c, d] =
-                [(a, 0), (b, 1), (c, 2), (d, 3)].map(|(x, here)| (x, place(simd, here)));
+            let (a, b) = ((a, place(simd, 0)), (b, place(simd, 1)));
+            let (c, d) = ((c, place(simd, 2)), (d, place(simd, 3)));
             let best = if simd.first_true_m32s(nan) == S::F32_LANES {
                 larger(simd, larger(simd, a, b), larger(simd, c, d))
             } else {
@@ -446,7 +449,7 @@ impl Windows {
     }
 
     /// How many windows of a row, from its first on, are 2 x 2 pixels side by side, all of them the image's.
-    fn fours(&self, oy: usize) -> usize {
+    pub(super) fn fours(&self, oy: usize) -> usize {
         let PoolShape { input, window } = self.shape;
         let side_by_side = window.size == [2, 2] && window.stride[1] == 2 && self.padding[1] == 0;
         if side_by_side && input.channels > 0 && self.at(oy, 0).rows.len() == 2 {

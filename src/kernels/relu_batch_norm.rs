@@ -875,6 +875,41 @@ impl<S: Simd> Coefficients<S> {
         let sum = simd.mul_add_e_f32s(apart, self.slope, centred);
         keep_where_positive(simd, r, simd.mul_f32s(sum, self.factor))
     }
+
+    /// dx in the first so many windows of a row of them, 2 x 2 pixels each, side by side, from dy and argmax
+    /// of the windows: `width` of the channels from `at`. r and dx are two rows of an image.
+    #[inline(always)]
+    fn dx_of_fours<const WHOLE: bool>(
+        &self,
+        simd: S,
+        (channels, at, width): (usize, usize, usize),
+        windows: usize,
+        r: &[f32],
+        (dy, argmax): (&[f32], &[u8]),
+        dx: &mut [f32],
+    ) {
+        let elsewhere = self.centred(simd, simd.splat_f32s(0.0));
+        let ((r_above, r_below), (above, below)) =
+            (r.split_at(r.len() / 2), dx.split_at_mut(r.len() / 2));
+        let r = r_above.chunks_exact(2 * channels).zip(r_below.chunks_exact(2 * channels));
+        let dx = above.chunks_exact_mut(2 * channels).zip(below.chunks_exact_mut(2 * channels));
+        let pooled = dy.chunks_exact(channels).zip(argmax.chunks_exact(channels));
+        for (((r_above, r_below), (above, below)), (dy, argmax)) in
+            r.zip(dx).zip(pooled).take(windows)
+        {
+            let largest = self.centred(simd, load::<S, WHOLE>(simd, dy, at, width));
+            let place = max_pool::places(simd, &argmax[at..][..width]);
+            for (down, (r, dx)) in [(r_above, above), (r_below, below)].into_iter().enumerate() {
+                for right in 0..2 {
+                    let here = simd.splat_f32s((2 * down + right) as f32);
+                    let dy = simd.select_f32s(simd.equal_f32s(place, here), largest, elsewhere);
+                    let at = right * channels + at;
+                    let value = self.dx(simd, dy, load::<S, WHOLE>(simd, r, at, width));
+                    store::<S, WHOLE>(simd, dx, at, width, value);
+                }
+            }
+        }
+    }
 }
 
 /// [`forward_normalize`] and [`max_pool::forward`] in one pass, the normalised images never written:
@@ -1039,10 +1074,19 @@ impl WithSimd for PooledGradients<'_> {
         let zero = simd.splat_f32s(0.0);
         assert!(r.len() == shape.input.image_len() && dx.len() == r.len(), "an image");
         for oy in 0..output.height {
+            let fours = windows.fours(oy);
+            let (row, to) = (shape.input.width * channels, oy * output.width * channels);
             for_each_vector!(simd, channels, |at, width, WHOLE| {
                 let coefficients = Coefficients::load::<WHOLE>(simd, coefficients, at, width);
                 let elsewhere = coefficients.centred(simd, zero);
-                for ox in 0..output.width {
+                if fours > 0 {
+                    let first = windows.at(oy, 0).rows.start * row;
+                    let (r, dx) = (&r[first..][..2 * row], &mut dx[first..][..2 * row]);
+                    let pooled = (&dy[to..], &argmax[to..]);
+                    let part = (channels, at, width);
+                    coefficients.dx_of_fours::<WHOLE>(simd, part, fours, r, pooled, dx);
+                }
+                for ox in fours..output.width {
                     let from = (oy * output.width + ox) * channels + at;
                     let dy = load::<S, WHOLE>(simd, dy, from, width);
                     let largest = coefficients.centred(simd, dy);

@@ -3,7 +3,7 @@
 //! Exact: every output is one of its inputs, subnormals as zero. Where windows overlap, a dx is a
 //! sum of the dy of w windows, within `w u` of the sum of their magnitudes, with u = 2^-24.
 
-use std::hint::black_box;
+use std::any::TypeId;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -403,12 +403,15 @@ pub(super) fn places<S: Simd, P: Place>(simd: S, places: &[P]) -> S::f32s {
 /// The other way round, from the bits of floats.
 #[inline(always)]
 fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
-    if let Ok(whole) = <&mut [P; 16]>::try_from(&mut *places) {
-        let mut floats = [0.0f32; 16];
-        store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
-        // Hidden from LLVM, which would take the vector apart element by element; as it is, all are
-        // converted by one instruction.
-        *whole = black_box(floats).map(|float| P::new(float.to_bits()));
+    // One instruction, where LLVM would write the vector to memory and read it again.
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 16 && TypeId::of::<P>() == TypeId::of::<u8>() && places.len() == 16 {
+        use core::arch::x86_64::{__m512i, _mm_storeu_si128, _mm512_cvtepi32_epi8};
+        // SAFETY: vectors of sixteen floats are AVX-512's; sixteen places are written, which are `u8`.
+        unsafe {
+            let bits = std::mem::transmute_copy::<S::f32s, __m512i>(&bits);
+            _mm_storeu_si128(places.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(bits));
+        }
         return;
     }
     let mut floats = [0.0; MAX_LANES];

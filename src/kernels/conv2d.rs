@@ -27,6 +27,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, load, store};
+use super::gemm::THIN_K;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::gemm::{Matrix, Write};
@@ -426,6 +427,8 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::REGISTER_COUNT {
+            // So little to compute that writing y takes as long: of smaller tiles several are under way.
+            32.. if self.shape.taps() <= THIN_K => self.run::<S, 7, 2>(simd),
             32.. => self.run::<S, 14, 2>(simd),
             _ => self.run::<S, 6, 2>(simd),
         }
@@ -720,6 +723,13 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                 pack_b_panel::<S, NV>(dy, (0, pixels), filter, &mut padded);
                 (&padded[..pixels * nr], nr)
             };
+            if taps == 0 {
+                // Images without channels: there is nothing but db.
+                for oy in 0..height {
+                    let row = &dy[oy * width * stride..];
+                    add_row::<S, NV>(simd, row, (width, stride), columns, &mut db[filter..]);
+                }
+            }
             for first in (0..taps).step_by(MR) {
                 let rows = MR.min(taps - first);
                 // Missing taps are the last one again, and not used.
@@ -739,6 +749,10 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                     // SAFETY: the taps of a row's windows lie inside the frame, `frame.step()`
                     // apart; dy's length has been asserted.
                     sums = unsafe { multiply_add_rows(simd, sums, width, a, frame.step(), b) };
+                    if first == 0 {
+                        // While the row is in the first-level cache.
+                        add_row::<S, NV>(simd, dy, (width, stride), columns, &mut db[filter..]);
+                    }
                 }
                 for (i, row) in sums.iter().enumerate().take(rows) {
                     for (j, &sum) in row.iter().enumerate() {
@@ -753,15 +767,29 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
                 }
             }
         }
-        for_each_vector!(simd, filters, |at, lanes, WHOLE| {
-            for row in dy.chunks_exact(width * filters) {
-                let sum = sum_rows(simd, width, |pixel, sum| {
-                    simd.add_f32s(sum, load::<S, WHOLE>(simd, row, pixel * filters + at, lanes))
-                });
-                let old = load::<S, WHOLE>(simd, db, at, lanes);
-                store::<S, WHOLE>(simd, db, at, lanes, simd.add_f32s(old, sum));
-            }
+    }
+}
+
+/// Adds the sum of a row of dy (its pixels, and the distance between them) to so many columns of db.
+#[inline(always)]
+fn add_row<S: Simd, const NV: usize>(
+    simd: S,
+    dy: &[f32],
+    (width, stride): (usize, usize),
+    columns: usize,
+    db: &mut [f32],
+) {
+    for j in 0..NV {
+        let at = j * S::F32_LANES;
+        if at >= columns {
+            break;
+        }
+        let sum = sum_rows(simd, width, |pixel, sum| {
+            simd.add_f32s(sum, load::<S, true>(simd, dy, pixel * stride + at, S::F32_LANES))
         });
+        let lanes = S::F32_LANES.min(columns - at);
+        let old = load::<S, false>(simd, db, at, lanes);
+        store::<S, false>(simd, db, at, lanes, simd.add_f32s(old, sum));
     }
 }
 

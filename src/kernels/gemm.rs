@@ -14,6 +14,7 @@ use std::cell::Cell;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, Par};
 
+pub(super) use blocked::THIN_K;
 use pack::Strided;
 
 use super::kernel_span;

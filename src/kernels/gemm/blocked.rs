@@ -59,7 +59,7 @@ const PACK_A_MIN_PANELS: usize = 16;
 
 /// Steps of k up to which writing C takes as long as computing it: its cache lines are then asked for
 /// a tile ahead.
-const THIN_K: usize = 16;
+pub(in crate::kernels) const THIN_K: usize = 16;
 
 /// Elements up to which a piece's chunk of packed B stays in the second-level cache (256 KiB).
 const SHORT_B: usize = 64 << 10;
@@ -207,9 +207,12 @@ impl WithSimd for Gemm<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let GemmShape { k, n, .. } = self.product.shape;
+        // Rows of C that are written as fast as they are computed: smaller tiles, of which several are under way.
+        let thin = k <= THIN_K && n > S::F32_LANES && n <= 2 * S::F32_LANES;
         // The largest tile whose accumulators, a row of B and a broadcast fit in the registers.
         match S::REGISTER_COUNT {
-            32.. => self.run::<S, 14, 2>(simd),
+            32.. if !thin => self.run::<S, 14, 2>(simd),
             _ => self.run::<S, 6, 2>(simd),
         }
     }

@@ -398,7 +398,7 @@ const CHANNELS: [usize; 12] = [1, 2, 7, 8, 9, 15, 16, 17, 19, 33, 35, 65];
 fn windows() -> Vec<Window> {
     let mut windows = Vec::new();
     for size in [[1, 1], [2, 2], [3, 3], [5, 5], [2, 3]] {
-        for stride in [[1, 1], [2, 2], [3, 3], [2, 1]] {
+        for stride in [[1, 1], [2, 2], [3, 3], [2, 1], [1, 2]] {
             windows.extend([Padding::Same, Padding::Valid].map(|padding| Window {
                 size,
                 stride,
@@ -448,7 +448,7 @@ fn conv2d() {
         }
     }
     // No channels leave the bias, no filters leave nothing.
-    for (channels, filters) in [(0, 3), (3, 0), (0, 0)] {
+    for (channels, filters) in [(0, 3), (0, 35), (3, 0), (0, 0)] {
         shapes.push(Conv2dShape { input: image((2, 5, 4), channels), window: same, filters });
     }
     // The study's; and batches that several threads share, up to more groups of images (32) than

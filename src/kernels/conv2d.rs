@@ -770,7 +770,8 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
     }
 }
 
-/// Adds the sum of a row of dy (its pixels, and the distance between them) to so many columns of db.
+/// Adds the sum of a row of dy (its pixels, and the distance between them) to so many columns of db. dy has
+/// whole vectors: behind the last column are zeros.
 #[inline(always)]
 fn add_row<S: Simd, const NV: usize>(
     simd: S,

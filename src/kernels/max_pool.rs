@@ -3,7 +3,6 @@
 //! Exact: every output is one of its inputs, subnormals as zero. Where windows overlap, a dx is a
 //! sum of the dy of w windows, within `w u` of the sum of their magnitudes, with u = 2^-24.
 
-use std::any::TypeId;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -243,8 +242,8 @@ impl<P: Place> WithSimd for Image<'_, P> {
                         let x = unsafe { load_unchecked::<S, WHOLE>(simd, x, from, width) };
                         best = larger_or_nan(simd, best, (x, place(simd, here)));
                     });
-                    let best = normalized::<S, WHOLE>(simd, best, normalization, at, width);
-                    store::<S, WHOLE>(simd, y, to, width, best.0);
+                    let max = normalized::<S, WHOLE>(simd, best.0, normalization, at, width);
+                    store::<S, WHOLE>(simd, y, to, width, max);
                     store_places(simd, best.1, &mut argmax[to..][..width]);
                 }
             });
@@ -252,7 +251,7 @@ impl<P: Place> WithSimd for Image<'_, P> {
     }
 }
 
-/// The first so many windows of a row of them: 2 x 2 pixels each, side by side, from two rows of an image.
+/// The first `windows` windows of a row of them: 2 x 2 pixels each, side by side, from two rows of an image.
 #[inline(always)]
 fn largest_of_fours<S: Simd, P: Place>(
     simd: S,
@@ -273,18 +272,20 @@ fn largest_of_fours<S: Simd, P: Place>(
             let c = load::<S, WHOLE>(simd, c, at, width);
             let d = load::<S, WHOLE>(simd, d, at, width);
             // None is NaN if their sum is not: three additions instead of a comparison for each.
-            // (Infinities may add up to NaN, which takes longer and does no harm.)
+            // (Infinities, and what overflows, may add up to NaN, which takes longer and does no harm.)
             let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
             let nan = simd.not_m32s(simd.equal_f32s(sum, sum));
             let (a, b) = ((a, place(simd, 0)), (b, place(simd, 1)));
             let (c, d) = ((c, place(simd, 2)), (d, place(simd, 3)));
-            let best = if simd.first_true_m32s(nan) == S::F32_LANES {
+            // (Of no lane it is their number; else it may not be the first.)
+            let none = simd.first_true_m32s(nan) == S::F32_LANES;
+            let best = if none {
                 larger(simd, larger(simd, a, b), larger(simd, c, d))
             } else {
                 larger_or_nan(simd, larger_or_nan(simd, larger_or_nan(simd, a, b), c), d)
             };
-            let best = normalized::<S, WHOLE>(simd, best, normalization, at, width);
-            store::<S, WHOLE>(simd, y, at, width, best.0);
+            let max = normalized::<S, WHOLE>(simd, best.0, normalization, at, width);
+            store::<S, WHOLE>(simd, y, at, width, max);
             store_places(simd, best.1, &mut argmax[at..][..width]);
         });
     }
@@ -302,11 +303,11 @@ fn place<S: Simd>(simd: S, place: usize) -> S::f32s {
 #[inline(always)]
 fn normalized<S: Simd, const WHOLE: bool>(
     simd: S,
-    (max, place): Placed<S>,
+    max: S::f32s,
     normalization: Option<&Normalization>,
     at: usize,
     width: usize,
-) -> Placed<S> {
+) -> S::f32s {
     // 0 for a subnormal, whatever the comparisons made of it.
     let mut max = simd.add_f32s(max, simd.splat_f32s(0.0));
     if let Some(Normalization { mean, inv_deviation }) = normalization {
@@ -314,7 +315,7 @@ fn normalized<S: Simd, const WHOLE: bool>(
         let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
         max = simd.mul_f32s(simd.sub_f32s(max, mean), inv);
     }
-    (max, place)
+    max
 }
 
 /// The larger of two elements that are no NaN, or the first, and its place.
@@ -405,14 +406,19 @@ pub(super) fn places<S: Simd, P: Place>(simd: S, places: &[P]) -> S::f32s {
 fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
     // One instruction, where LLVM would write the vector to memory and read it again.
     #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES == 16 && TypeId::of::<P>() == TypeId::of::<u8>() && places.len() == 16 {
+    {
+        use core::any::TypeId;
         use core::arch::x86_64::{__m512i, _mm_storeu_si128, _mm512_cvtepi32_epi8};
-        // SAFETY: vectors of sixteen floats are AVX-512's; sixteen places are written, which are `u8`.
-        unsafe {
-            let bits = std::mem::transmute_copy::<S::f32s, __m512i>(&bits);
-            _mm_storeu_si128(places.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(bits));
+        let avx512 = TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>();
+        if avx512 && TypeId::of::<P>() == TypeId::of::<u8>() && places.len() == 16 {
+            // SAFETY: `S` is V4, which only a processor with AVX-512 has and whose vectors are as long; sixteen places
+            // are written, which are `u8`.
+            unsafe {
+                let bits = std::mem::transmute_copy::<S::f32s, __m512i>(&bits);
+                _mm_storeu_si128(places.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(bits));
+            }
+            return;
         }
-        return;
     }
     let mut floats = [0.0; MAX_LANES];
     store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
@@ -454,7 +460,7 @@ impl Windows {
     /// How many windows of a row, from its first on, are 2 x 2 pixels side by side, all of them the image's.
     pub(super) fn fours(&self, oy: usize) -> usize {
         let PoolShape { input, window } = self.shape;
-        let side_by_side = window.size == [2, 2] && window.stride[1] == 2 && self.padding[1] == 0;
+        let side_by_side = window.size == [2, 2] && window.stride[1] == 2;
         if side_by_side && input.channels > 0 && self.at(oy, 0).rows.len() == 2 {
             input.width / 2
         } else {

@@ -876,8 +876,8 @@ impl<S: Simd> Coefficients<S> {
         keep_where_positive(simd, r, simd.mul_f32s(sum, self.factor))
     }
 
-    /// dx in the first so many windows of a row of them, 2 x 2 pixels each, side by side, from dy and argmax
-    /// of the windows: `width` of the channels from `at`. r and dx are two rows of an image.
+    /// dx in the first `windows` windows of a row of them, 2 x 2 pixels each, side by side, from their dy and
+    /// argmax: `width` of the channels from `at`. r and dx are two rows of an image.
     #[inline(always)]
     fn dx_of_fours<const WHOLE: bool>(
         &self,
@@ -903,9 +903,9 @@ impl<S: Simd> Coefficients<S> {
                 for right in 0..2 {
                     let here = simd.splat_f32s((2 * down + right) as f32);
                     let dy = simd.select_f32s(simd.equal_f32s(place, here), largest, elsewhere);
-                    let at = right * channels + at;
-                    let value = self.dx(simd, dy, load::<S, WHOLE>(simd, r, at, width));
-                    store::<S, WHOLE>(simd, dx, at, width, value);
+                    let to = right * channels + at;
+                    let value = self.dx(simd, dy, load::<S, WHOLE>(simd, r, to, width));
+                    store::<S, WHOLE>(simd, dx, to, width, value);
                 }
             }
         }

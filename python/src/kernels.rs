@@ -155,7 +155,8 @@ pub fn linear<'py>(
     cpu: OnCpu<'_, 'py>,
 ) -> PyResult<Array<'py>> {
     let cpu = Cpu::of(py, cpu)?;
-    let (x, w, b) = (Input::new("x", x)?, Input::new("w", w)?, Input::new("b", b)?);
+    let x = Input::<f32>::new("x", x)?;
+    let (w, b) = (Input::new("w", w)?, Input::new("b", b)?);
     let [rows, inputs] = x.axes("(rows, inputs)")?;
     let [_, outputs] = w.axes("(inputs, outputs)")?;
     w.has_shape(&[inputs, outputs], "(inputs, outputs)")?;

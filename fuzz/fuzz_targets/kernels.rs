@@ -95,6 +95,7 @@ fn run(checker: &mut Checker, kernel: &Kernel, mut draw: Draw) {
             let case = Linear {
                 shape: LinearShape { rows, inputs, outputs },
                 x: draw.numbers(rows * inputs),
+                bytes: draw.random.bytes(rows * inputs),
                 w: draw.numbers(inputs * outputs),
                 b: draw.numbers(outputs),
                 dy: draw.numbers(rows * outputs),

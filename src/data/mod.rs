@@ -24,6 +24,7 @@ use std::io::{Read, Seek};
 pub use split::{Samples, Split};
 
 use crate::Error;
+use crate::kernels::input::pixel;
 use npz::{Archive, Entry, Input, tuple};
 
 /// Pixels of an image: 28 rows of 28 columns.
@@ -214,7 +215,7 @@ impl Dataset {
         };
         let samples = |order: &[u32]| Samples {
             images: match &self.images {
-                Images::U8(pixels) => split::gather(pixels, order, scaled),
+                Images::U8(pixels) => split::gather(pixels, order, pixel),
                 Images::F32(pixels) => split::gather(pixels, order, |v| v),
             },
             labels: order.iter().map(|&i| self.labels[i as usize]).collect(),
@@ -248,13 +249,9 @@ pub fn read_images<'a>(file: impl Into<Input<'a>>) -> Result<Vec<f32>, Error> {
         check_images(&entry, "(28, 28), ")?;
     }
     Ok(match read_pixels(entry)? {
-        Images::U8(pixels) => pixels.into_iter().map(scaled).collect(),
+        Images::U8(pixels) => pixels.into_iter().map(pixel).collect(),
         Images::F32(pixels) => pixels,
     })
-}
-
-fn scaled(byte: u8) -> f32 {
-    f32::from(byte) / 255.0
 }
 
 /// Returns the number of images; `others` are shapes that the caller takes besides those of many.

@@ -182,7 +182,7 @@ pub fn backward_weights<T: Input>(
     db: &mut [f32],
 ) {
     let LinearShape { rows, inputs, outputs } = shape;
-    let product = GemmShape { m: inputs, k: rows, n: outputs };
+    let product = weights_product(shape);
     kernel_span!("linear::backward_weights", product.flops(), product.bytes() - spared(x));
     check_len("x", x.len(), rows, inputs);
     check_len("dy", dy.len(), rows, outputs);
@@ -229,9 +229,8 @@ fn forward_with<T: Input>(
 
 /// Whether bytes are multiplied as they are, forward and backward.
 pub(crate) fn multiplies_bytes(cpu: &Cpu, shape: LinearShape) -> bool {
-    let LinearShape { rows, inputs, outputs } = shape;
-    let backward = GemmShape { m: inputs, k: rows, n: outputs };
-    [forward_product(shape), backward].into_iter().all(|shape| gemm::multiplies_bytes(cpu, shape))
+    let products = [forward_product(shape), weights_product(shape)];
+    products.into_iter().all(|product| gemm::multiplies_bytes(cpu, product))
 }
 
 thread_local! {
@@ -299,7 +298,7 @@ pub fn backward_weights_adam(
     v: &mut [f32],
 ) -> f64 {
     let LinearShape { rows, inputs, outputs } = shape;
-    let product = GemmShape { m: inputs, k: rows, n: outputs };
+    let product = weights_product(shape);
     let flops = product.flops() + 16.0 * w.len() as f64;
     let bytes = 4.0 * (x.len() + dy.len() + 6 * w.len()) as f64;
     kernel_span!("linear::backward_weights_adam", flops, bytes);
@@ -336,6 +335,10 @@ fn check_backward_input(shape: LinearShape, dy: &[f32], w: &[f32], dx: &[f32]) {
 
 fn forward_product(shape: LinearShape) -> GemmShape {
     GemmShape { m: shape.rows, k: shape.inputs, n: shape.outputs }
+}
+
+fn weights_product(shape: LinearShape) -> GemmShape {
+    GemmShape { m: shape.inputs, k: shape.rows, n: shape.outputs }
 }
 
 fn backward_product(shape: LinearShape) -> GemmShape {

@@ -7,7 +7,7 @@
 //!
 //! Accuracy, with u = 2^-24: each probability is within `(6 + n + 1.05 |x_j - max|) u` of the exact one,
 //! relatively, plus `2^-126`. n is the number of additions that an element of the sum goes through: at
-//! most `cols`, in wide rows on vectors `cols / lanes + lanes`. (Of numbers without a pattern their
+//! most `cols`, in wide rows on vectors `cols / lanes + lanes`. (Where numbers do not repeat, their
 //! roundings cancel: `cols / 8` is enough for these.) The last term is the rounding of x_j - max and of
 //! ln 2; the 6 is measured, not derived. [`backward`] is within
 //! `|y| u ((cols + 2) sum |y dy| + 2 |dy|)`, plus `(cols |y| + 1) 2^-126`.

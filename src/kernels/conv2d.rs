@@ -785,8 +785,9 @@ fn add_row<S: Simd, const NV: usize>(
         if at >= columns {
             break;
         }
-        let sum = sum_rows(simd, width, |pixel, sum| {
-            simd.add_f32s(sum, load::<S, true>(simd, dy, pixel * stride + at, S::F32_LANES))
+        let [sum] = sum_rows(simd, width, |pixel, [sum]| {
+            let dy = load::<S, true>(simd, dy, pixel * stride + at, S::F32_LANES);
+            [simd.add_f32s(sum, dy)]
         });
         let lanes = S::F32_LANES.min(columns - at);
         let old = load::<S, false>(simd, db, at, lanes);

@@ -463,15 +463,15 @@ pub fn forward_moments(
     moments.merge_pieces(&pieces, (0..count).map(|index| piece.min(rows - index * piece)));
 }
 
-/// A sum over rows, in four parts that are added up at the end: one alone would wait for each addition
-/// before the next. `add` adds a row to a part.
+/// Sums over rows, each in four parts that are added up at the end: one alone would wait for each addition
+/// before the next. `add` adds a row to a part of each.
 #[inline(always)]
-pub(super) fn sum_rows<S: Simd>(
+pub(super) fn sum_rows<S: Simd, const N: usize>(
     simd: S,
     rows: usize,
-    add: impl Fn(usize, S::f32s) -> S::f32s,
-) -> S::f32s {
-    let mut parts = [simd.splat_f32s(0.0); 4];
+    add: impl Fn(usize, [S::f32s; N]) -> [S::f32s; N],
+) -> [S::f32s; N] {
+    let mut parts = [[simd.splat_f32s(0.0); N]; 4];
     let mut row = 0;
     while row + 4 <= rows {
         for (i, part) in parts.iter_mut().enumerate() {
@@ -482,8 +482,12 @@ pub(super) fn sum_rows<S: Simd>(
     for row in row..rows {
         parts[0] = add(row, parts[0]);
     }
-    let [a, b, c, d] = parts;
-    simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d))
+    let mut sums = parts[0];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let (a, b) = (simd.add_f32s(*sum, parts[1][i]), simd.add_f32s(parts[2][i], parts[3][i]));
+        *sum = simd.add_f32s(a, b);
+    }
+    sums
 }
 
 /// Merges the moments of a block of r (the slice, its pixels, and the distance between them), in a
@@ -501,34 +505,35 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
 ) {
     assert!(!WHOLE || width == S::F32_LANES, "a whole vector");
     assert!(rows > 0 && (rows - 1) * stride + at + width <= r.len(), "a block");
-    let sum = sum_rows(simd, rows, |row, sum| {
-        // SAFETY: the last row's vector lies in r, by the second assertion; the first is the other
-        // condition.
-        let r = unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
-        simd.add_f32s(sum, r)
-    });
-    let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
-    let squares = sum_rows(simd, rows, |row, sum| {
-        // SAFETY: as above.
-        let r = unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
-        let apart = simd.sub_f32s(r, block_mean);
-        simd.mul_add_e_f32s(apart, apart, sum)
-    });
+    // SAFETY: the last row's vector lies in r, by the second assertion; the first is the other
+    // condition.
+    let load_row = |row: usize| unsafe {
+        load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width)
+    };
     if before == 0 {
+        let [sum] = sum_rows(simd, rows, |row, [sum]| [simd.add_f32s(sum, load_row(row))]);
+        let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
+        let [squares] = sum_rows(simd, rows, |row, [sum]| {
+            let apart = simd.sub_f32s(load_row(row), block_mean);
+            [simd.mul_add_e_f32s(apart, apart, sum)]
+        });
         store::<S, WHOLE>(simd, mean, at, width, block_mean);
         store::<S, WHOLE>(simd, deviations, at, width, squares);
         return;
     }
-    let share = rows as f64 / (before + rows) as f64;
+    // About the mean of those before, in one pass. Little cancels: of `squares` at most the share that the
+    // block is of all.
     let old = load::<S, WHOLE>(simd, mean, at, width);
-    let apart = simd.sub_f32s(block_mean, old);
-    let new = simd.mul_add_e_f32s(apart, simd.splat_f32s(share as f32), old);
-    let between = simd.splat_f32s((before as f64 * share) as f32);
-    let between = simd.mul_f32s(simd.mul_f32s(apart, apart), between);
+    let [sum, squares] = sum_rows(simd, rows, |row, [sum, squares]| {
+        let apart = simd.sub_f32s(load_row(row), old);
+        [simd.add_f32s(sum, apart), simd.mul_add_e_f32s(apart, apart, squares)]
+    });
+    let moved = simd.mul_f32s(sum, simd.splat_f32s(1.0 / (before + rows) as f32));
+    store::<S, WHOLE>(simd, mean, at, width, simd.add_f32s(old, moved));
+    // Fused on every instruction set: where `squares` overflows, the product would, too.
+    let squares = simd.mul_add_f32s(simd.neg_f32s(sum), moved, squares);
     let old = load::<S, WHOLE>(simd, deviations, at, width);
-    let squares = simd.add_f32s(simd.add_f32s(squares, between), old);
-    store::<S, WHOLE>(simd, mean, at, width, new);
-    store::<S, WHOLE>(simd, deviations, at, width, squares);
+    store::<S, WHOLE>(simd, deviations, at, width, simd.add_f32s(old, squares));
 }
 
 /// `y = (r - mean) * inv_deviation`, times scale plus offset if there is an `affine`: r and y

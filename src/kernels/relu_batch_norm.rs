@@ -19,6 +19,7 @@
 //! 0 where r is NaN, as ReLU's is.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
@@ -507,9 +508,8 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
     assert!(rows > 0 && (rows - 1) * stride + at + width <= r.len(), "a block");
     // SAFETY: the last row's vector lies in r, by the second assertion; the first is the other
     // condition.
-    let load_row = |row: usize| unsafe {
-        load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width)
-    };
+    let load_row =
+        |row: usize| unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
     if before == 0 {
         let [sum] = sum_rows(simd, rows, |row, [sum]| [simd.add_f32s(sum, load_row(row))]);
         let block_mean = simd.div_f32s(sum, simd.splat_f32s(rows as f32));
@@ -534,6 +534,12 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
     let squares = simd.mul_add_f32s(simd.neg_f32s(sum), moved, squares);
     let old = load::<S, WHOLE>(simd, deviations, at, width);
     store::<S, WHOLE>(simd, deviations, at, width, simd.add_f32s(old, squares));
+}
+
+/// Cuts pixels into blocks that the first-level cache has room for, which are gone through channel by channel.
+fn blocks(pixels: usize, channels: usize) -> impl Iterator<Item = Range<usize>> {
+    let block = (2048 / channels).max(1);
+    (0..pixels).step_by(block).map(move |start| start..pixels.min(start + block))
 }
 
 /// `y = (r - mean) * inv_deviation`, times scale plus offset if there is an `affine`: r and y
@@ -619,19 +625,28 @@ fn normalize(
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { normalization: Normalization { mean, inv_deviation }, affine, r, y } = self;
             let channels = mean.len();
-            for pixel in 0..y.len() / channels {
+            assert!(r.is_none_or(|r| r.len() == y.len()), "as many pixels");
+            for pixels in blocks(y.len() / channels, channels) {
                 for_each_vector!(simd, channels, |at, width, WHOLE| {
                     let mean = load::<S, WHOLE>(simd, mean, at, width);
                     let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
-                    let to = pixel * channels + at;
-                    let r = load::<S, WHOLE>(simd, r.unwrap_or(y), to, width);
-                    let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
-                    if let Some(Affine { scale, offset }) = affine {
+                    let affine = affine.map(|Affine { scale, offset }| {
                         let scale = load::<S, WHOLE>(simd, scale, at, width);
-                        let offset = load::<S, WHOLE>(simd, offset, at, width);
-                        value = simd.mul_add_e_f32s(value, scale, offset);
+                        (scale, load::<S, WHOLE>(simd, offset, at, width))
+                    });
+                    for pixel in pixels.clone() {
+                        let at = pixel * channels + at;
+                        // SAFETY: y has these pixels, and r is as long; `for_each_vector` gives whole
+                        // vectors where WHOLE.
+                        unsafe {
+                            let r = load_unchecked::<S, WHOLE>(simd, r.unwrap_or(y), at, width);
+                            let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
+                            if let Some((scale, offset)) = affine {
+                                value = simd.mul_add_e_f32s(value, scale, offset);
+                            }
+                            store_unchecked::<S, WHOLE>(simd, y, at, width, value);
+                        }
                     }
-                    store::<S, WHOLE>(simd, y, to, width, value);
                 });
             }
         }

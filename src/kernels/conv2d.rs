@@ -498,21 +498,35 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
         // A row shorter than a tile: what the tile reads beyond it is not used.
         let mut image = Buffer::borrow(&FRAME, frame.len() + MR * frame.step());
         frame.fill(x, &mut image);
+        let offsets: [usize; THIN_K] =
+            std::array::from_fn(|tap| if tap < taps { tap_offset(frame, tap) } else { 0 });
         for (panel, filter) in (0..filters).step_by(nr).enumerate() {
             let packed = &packed[panel * taps * nr..][..taps * nr];
+            let mut bias = [simd.splat_f32s(0.0); NV];
+            for (j, bias) in bias.iter_mut().enumerate() {
+                let from = filters.min(filter + j * S::F32_LANES);
+                let lanes = S::F32_LANES.min(filters - from);
+                *bias = load::<S, false>(simd, b, from, lanes);
+            }
             for oy in 0..height {
                 for ox in (0..width).step_by(MR) {
                     // The last tile begins within the one before, if there is one: whole tiles are
                     // written faster.
                     let ox = ox.min(width.saturating_sub(MR));
+                    let start = &image[frame.start(oy, ox)..];
                     // SAFETY: the windows of the row's pixels lie inside the frame, those of a tile's
                     // missing pixels in the MR steps behind it.
                     let sums = unsafe {
-                        windows_times_panel::<S, MR, NV>(simd, frame, &image, packed, oy, ox)
+                        match offsets.get(..taps) {
+                            Some(taps) => {
+                                add_thin_windows(simd, [bias; MR], frame, start, taps, packed)
+                            }
+                            None => add_windows(simd, [bias; MR], frame, start, packed),
+                        }
                     };
                     let pixel = oy * width + ox;
                     let rows = MR.min(width - ox);
-                    store_tile(simd, sums, (pixel, rows), filter, b, relu, y);
+                    store_tile(simd, sums, (pixel, rows), (filter, filters), relu, y);
                 }
                 let Some(moments) = moments.as_deref_mut() else { continue };
                 let (mean, deviations) = moments.split_at_mut(filters);
@@ -527,23 +541,22 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
     }
 }
 
-/// The windows of `MR` output pixels from (oy, ox) to the right, times a packed panel of the kernel.
+/// Adds the windows of `MR` output pixels side by side, times a packed panel of the kernel; the first window
+/// begins where `image` does.
 ///
 /// # Safety
-/// `image` must hold the windows of these pixels.
+/// `image` must hold the windows of these pixels, and `packed` a row of the tile's width for every tap.
 #[inline(always)]
-unsafe fn windows_times_panel<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn add_windows<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
+    mut sums: Tile<S, MR, NV>,
     frame: Frame,
     image: &[f32],
     packed: &[f32],
-    oy: usize,
-    ox: usize,
 ) -> Tile<S, MR, NV> {
     let nr = NV * S::F32_LANES;
-    let mut sums = zeros(simd);
     for ky in 0..frame.shape.window.size[0] {
-        let from = &image[frame.start(oy, ox) + ky * frame.row_stride()..];
+        let from = &image[ky * frame.row_stride()..];
         let a = PanelA { ptr: from.as_ptr(), row_stride: frame.step(), k_stride: 1 };
         let panel = &packed[ky * frame.run() * nr..][..frame.run() * nr];
         let b = PanelB::packed(panel, nr);
@@ -553,45 +566,64 @@ unsafe fn windows_times_panel<S: Simd, const MR: usize, const NV: usize>(
     sums
 }
 
-/// Writes sums, with the bias and ReLU if it is asked for, to the given output pixels (the first and
-/// their number) and the filters from `filter`.
+/// [`add_windows`] of few taps, of which `taps` says where they lie from a window's begin: one short loop
+/// instead of several shorter ones.
+///
+/// # Safety
+/// As for [`add_windows`].
+#[inline(always)]
+unsafe fn add_thin_windows<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    mut sums: Tile<S, MR, NV>,
+    frame: Frame,
+    image: &[f32],
+    taps: &[usize],
+    packed: &[f32],
+) -> Tile<S, MR, NV> {
+    for (tap, b) in taps.iter().zip(packed.chunks_exact(NV * S::F32_LANES)) {
+        let b: [S::f32s; NV] = std::array::from_fn(|j| S::as_simd_f32s(b).0[j]);
+        let mut a = image.as_ptr().wrapping_add(*tap);
+        for row in &mut sums {
+            // SAFETY: this pixel's tap is one that the caller promises.
+            let x = simd.splat_f32s(unsafe { *a });
+            for (sum, &b) in row.iter_mut().zip(&b) {
+                *sum = simd.mul_add_e_f32s(x, b, *sum);
+            }
+            a = a.wrapping_add(frame.step());
+        }
+    }
+    sums
+}
+
+/// Writes sums, rectified if that is asked for, to the given output pixels (the first and their number) and
+/// the filters from the first given (of so many).
 #[inline(always)]
 fn store_tile<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
     mut sums: Tile<S, MR, NV>,
     (pixel, rows): (usize, usize),
-    filter: usize,
-    b: &[f32],
+    (filter, filters): (usize, usize),
     rectify: bool,
     y: &mut [f32],
 ) {
-    let filters = b.len();
     let first = pixel * filters + filter;
+    if rectify {
+        // A loop of its own, short enough for LLVM to unroll, or the sums would leave their registers.
+        for row in &mut sums {
+            for sum in row {
+                *sum = relu(simd, *sum);
+            }
+        }
+    }
     if rows == MR && filter + NV * S::F32_LANES <= filters {
-        // Each step a loop of its own, short enough for LLVM to unroll, or the sums would leave their
-        // registers.
-        for j in 0..NV {
-            let bias = load::<S, true>(simd, b, filter + j * S::F32_LANES, S::F32_LANES);
-            for row in &mut sums {
-                row[j] = simd.add_f32s(row[j], bias);
-            }
-        }
-        if rectify {
-            for row in &mut sums {
-                for sum in row {
-                    *sum = relu(simd, *sum);
-                }
-            }
-        }
-        let y = y[first..][..(MR - 1) * filters + NV * S::F32_LANES].as_mut_ptr();
-        for (i, row) in sums.iter().enumerate() {
+        let mut y = y[first..][..(MR - 1) * filters + NV * S::F32_LANES].as_mut_ptr();
+        for row in &sums {
             for (j, &sum) in row.iter().enumerate() {
                 // SAFETY: row i's vector j ends at i * filters + (j + 1) * LANES, within the slice
                 // taken above. Vectors are aligned like their elements.
-                unsafe {
-                    y.add(i * filters + j * S::F32_LANES).cast::<S::f32s>().write_unaligned(sum);
-                }
+                unsafe { y.add(j * S::F32_LANES).cast::<S::f32s>().write_unaligned(sum) };
             }
+            y = y.wrapping_add(filters);
         }
         return;
     }
@@ -604,9 +636,7 @@ fn store_tile<S: Simd, const MR: usize, const NV: usize>(
                 break;
             }
             let width = S::F32_LANES.min(filters - column);
-            let value = simd.add_f32s(sum, load::<S, false>(simd, b, column, width));
-            let value = if rectify { relu(simd, value) } else { value };
-            store::<S, false>(simd, y, (pixel + i) * filters + column, width, value);
+            store::<S, false>(simd, y, (pixel + i) * filters + column, width, sum);
         }
     }
 }

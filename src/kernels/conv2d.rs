@@ -14,8 +14,8 @@
 //!
 //! Accuracy, with u = 2^-24, t taps, p output pixels in the batch, f filters: y is within
 //! `(t + 1) u (sum |x w| + |b|)`; dx within `(f a + 1) u sum |dy w|` with a the windows an element
-//! is in; dw within `(p + 1) u sum |x dy|`; db within `(w + p / w + 1) u sum |dy|`, w being the
-//! output's width; sums that are added to what was there include it. Moments are as
+//! is in; dw within `(p + 1) u sum |x dy|`; db within `(p + 1) u sum |dy|`; sums that are added to what
+//! was there include it. Moments are as
 //! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
 //! as a piece, and w / 4 more roundings in each where rows have w pixels. Operands below the normal
 //! range count as zero.
@@ -32,7 +32,7 @@ use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::gemm::{Matrix, Write};
 use super::relu::relu;
-use super::relu_batch_norm::{Moments, PIECES, merge_block, sum_rows};
+use super::relu_batch_norm::{Moments, PIECES, merge_block};
 use super::scratch::Buffer;
 use super::{ELEMENTWISE_CHUNK, kernel_span};
 use crate::cpu::{Chunks, Cpu};
@@ -498,8 +498,7 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
         // A row shorter than a tile: what the tile reads beyond it is not used.
         let mut image = Buffer::borrow(&FRAME, frame.len() + MR * frame.step());
         frame.fill(x, &mut image);
-        let offsets: [usize; THIN_K] =
-            std::array::from_fn(|tap| if tap < taps { tap_offset(frame, tap) } else { 0 });
+        let offsets: [usize; THIN_K] = tap_offsets(frame, 0);
         for (panel, filter) in (0..filters).step_by(nr).enumerate() {
             let packed = &packed[panel * taps * nr..][..taps * nr];
             let mut bias = [simd.splat_f32s(0.0); NV];
@@ -659,9 +658,9 @@ impl WithSimd for BackwardWeights<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Tiles that 3x3 kernels fill.
+        // Tiles that 3x3 kernels and the sum of dy fill.
         match S::REGISTER_COUNT {
-            32.. => self.run::<S, 9, 2>(simd),
+            32.. => self.run::<S, 10, 2>(simd),
             _ => self.run::<S, 5, 2>(simd),
         }
     }
@@ -682,12 +681,11 @@ impl BackwardWeights<'_> {
         let frame = Frame::new(shape);
         cpu.for_each_chunk(parallel, gradients, len, |group, gradients| {
             gradients.fill(0.0);
-            let (dw, db) = gradients.split_at_mut(shape.taps() * shape.filters);
             for image in group * images..batch.min((group + 1) * images) {
                 let x = &x[image * input..][..input];
                 dy(image, &mut |dy| {
-                    let (dw, db) = (&mut *dw, &mut *db);
-                    simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, dw, db });
+                    let gradients = &mut *gradients;
+                    simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, gradients });
                 });
             }
         });
@@ -721,13 +719,12 @@ impl WithSimd for Add<'_> {
     }
 }
 
-/// Adds one image's gradients to dw and db.
+/// Adds one image's gradients to dw and, behind it, db.
 struct BackwardWeightsImage<'a, const MR: usize, const NV: usize> {
     frame: Frame,
     x: &'a [f32],
     dy: &'a [f32],
-    dw: &'a mut [f32],
-    db: &'a mut [f32],
+    gradients: &'a mut [f32],
 }
 
 impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR, NV> {
@@ -735,63 +732,55 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { frame, x, dy, dw, db } = self;
+        let Self { frame, x, dy, gradients } = self;
         let (taps, filters) = (frame.shape.taps(), frame.shape.filters);
         let nr = NV * S::F32_LANES;
         let [height, width] = frame.output;
         let pixels = height * width;
-        let mut image = Buffer::borrow(&FRAME, frame.len());
+        // Behind the image lie ones: db is the gradient of a tap that is 1 everywhere.
+        let ones = (width - 1) * frame.step() + 1;
+        let mut image = Buffer::borrow(&FRAME, frame.len() + ones);
         frame.fill(x, &mut image);
+        image[frame.len()..][..ones].fill(1.0);
+        let ones = image[frame.len()..][..ones].as_ptr();
         let mut padded = Buffer::borrow(&COLUMNS, pixels * nr);
         for filter in (0..filters).step_by(nr) {
-            let columns = nr.min(filters - filter);
             // The last filters do not fill whole vectors: theirs are copied, with zeros behind.
-            let (dy, stride) = if columns == nr {
+            let (dy, stride) = if nr <= filters - filter {
                 (&dy[filter..], filters)
             } else {
                 let dy = Strided::new(Matrix::N(dy), pixels, filters);
                 pack_b_panel::<S, NV>(dy, (0, pixels), filter, &mut padded);
                 (&padded[..pixels * nr], nr)
             };
-            if taps == 0 {
-                // Images without channels: there is nothing but db.
-                for oy in 0..height {
-                    let row = &dy[oy * width * stride..];
-                    add_row::<S, NV>(simd, row, (width, stride), columns, &mut db[filter..]);
-                }
-            }
-            for first in (0..taps).step_by(MR) {
-                let rows = MR.min(taps - first);
-                // Missing taps are the last one again, and not used.
-                let offsets: [usize; MR] =
-                    std::array::from_fn(|i| tap_offset(frame, first + i.min(rows - 1)));
+            for first in (0..=taps).step_by(MR) {
+                let offsets: [usize; MR] = tap_offsets(frame, first);
                 let mut sums: Tile<S, MR, NV> = zeros(simd);
                 for oy in 0..height {
                     let start = image[frame.start(oy, 0)..].as_ptr();
                     // A loop: `map` would be a call, and the sums would leave their registers.
-                    let mut a = [start; MR];
-                    for (a, offset) in a.iter_mut().zip(&offsets) {
-                        *a = start.wrapping_add(*offset);
+                    let mut a = [ones; MR];
+                    for (i, a) in a.iter_mut().enumerate() {
+                        if first + i < taps {
+                            *a = start.wrapping_add(offsets[i]);
+                        }
                     }
                     let dy = &dy[oy * width * stride..];
                     assert!(dy.len() >= (width - 1) * stride + nr, "a row of dy");
                     let b = PanelB { ptr: dy.as_ptr(), k_stride: stride, ahead: 8 * stride };
                     // SAFETY: the taps of a row's windows lie inside the frame, `frame.step()`
-                    // apart; dy's length has been asserted.
+                    // apart, and so do the ones behind it; dy's length has been asserted.
                     sums = unsafe { multiply_add_rows(simd, sums, width, a, frame.step(), b) };
-                    if first == 0 {
-                        // While the row is in the first-level cache.
-                        add_row::<S, NV>(simd, dy, (width, stride), columns, &mut db[filter..]);
-                    }
                 }
-                for (i, row) in sums.iter().enumerate().take(rows) {
+                for (i, row) in sums.iter().enumerate().take(taps + 1 - first) {
                     for (j, &sum) in row.iter().enumerate() {
                         let column = filter + j * S::F32_LANES;
                         if column < filters {
                             let lanes = S::F32_LANES.min(filters - column);
                             let at = (first + i) * filters + column;
-                            let old = load::<S, false>(simd, dw, at, lanes);
-                            store::<S, false>(simd, dw, at, lanes, simd.add_f32s(old, sum));
+                            let old = load::<S, false>(simd, gradients, at, lanes);
+                            let new = simd.add_f32s(old, sum);
+                            store::<S, false>(simd, gradients, at, lanes, new);
                         }
                     }
                 }
@@ -800,34 +789,14 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR,
     }
 }
 
-/// Adds the sum of a row of dy (its pixels, and the distance between them) to so many columns of db. dy has
-/// whole vectors: behind the last column are zeros.
-#[inline(always)]
-fn add_row<S: Simd, const NV: usize>(
-    simd: S,
-    dy: &[f32],
-    (width, stride): (usize, usize),
-    columns: usize,
-    db: &mut [f32],
-) {
-    for j in 0..NV {
-        let at = j * S::F32_LANES;
-        if at >= columns {
-            break;
+/// Where taps from the given one on lie from the start of their window; 0 where there are no more.
+fn tap_offsets<const N: usize>(frame: Frame, first: usize) -> [usize; N] {
+    std::array::from_fn(|i| match first + i {
+        tap if tap < frame.shape.taps() => {
+            tap / frame.run() * frame.row_stride() + tap % frame.run()
         }
-        let [sum] = sum_rows(simd, width, |pixel, [sum]| {
-            let dy = load::<S, true>(simd, dy, pixel * stride + at, S::F32_LANES);
-            [simd.add_f32s(sum, dy)]
-        });
-        let lanes = S::F32_LANES.min(columns - at);
-        let old = load::<S, false>(simd, db, at, lanes);
-        store::<S, false>(simd, db, at, lanes, simd.add_f32s(old, sum));
-    }
-}
-
-/// Where a tap lies from the start of its window.
-fn tap_offset(frame: Frame, tap: usize) -> usize {
-    tap / frame.run() * frame.row_stride() + tap % frame.run()
+        _ => 0,
+    })
 }
 
 struct BackwardInput<'a> {

@@ -24,7 +24,7 @@ pub mod naming {
     //! | `_moments` | mean and variance per channel of what is written are gathered: [`conv2d::forward_relu_moments`] |
     //! | `_normalize` | the second pass of batch normalisation: [`relu_batch_norm::forward_normalize`] |
     //! | `_max_pool` | a max pool follows; in a backward it comes first: [`relu_batch_norm::backward_max_pool`] |
-    //! | `_adam` | the gradient goes into Adam's update and is never written: [`linear::backward_weights_adam`] |
+    //! | `_adam` | the gradient goes into Adam's update and is never written: [`linear::backward_weights_adam`], with dx as well: [`linear::backward_adam`] |
     //! | `_in_place` | the output takes the place of the input: [`dropout::forward_in_place`] |
     //!
     //! Fused parts come in the order in which they are computed. A module whose name has two parts,
@@ -133,6 +133,7 @@ pub mod naming {
     //! [`gemm`]: fn@crate::kernels::gemm::gemm
     //! [`linear::column_sums`]: crate::kernels::linear::column_sums
     //! [`linear::backward_input_relu`]: crate::kernels::linear::backward_input_relu
+    //! [`linear::backward_adam`]: crate::kernels::linear::backward_adam
     //! [`linear::backward_weights_adam`]: crate::kernels::linear::backward_weights_adam
     //! [`conv2d::forward_relu_moments`]: crate::kernels::conv2d::forward_relu_moments
     //! [`conv2d::forward`]: crate::kernels::conv2d::forward

@@ -148,6 +148,12 @@ const CASES: &[Case] = &[
         let step = linear::backward_weights_adam;
         let _ = step(cpu, LAYER, &x, &dy, Adam::default(), 1, &mut w, &mut m, &mut v);
     }),
+    ("linear::backward_adam", &[35, 15, 21, 21, 21, 35], |cpu, n| {
+        let (x, dy, mut w) = (zeros(n[0]), zeros(n[1]), zeros(n[2]));
+        let (mut m, mut v, mut dx) = (zeros(n[3]), zeros(n[4]), zeros(n[5]));
+        let step = linear::backward_adam;
+        let _ = step(cpu, LAYER, &x, &dy, Adam::default(), 1, &mut w, &mut m, &mut v, &mut dx);
+    }),
     ("adam::update", &[9, 9, 9, 9], |cpu, n| {
         let (mut w, mut m, mut v, g) = (zeros(n[0]), zeros(n[1]), zeros(n[2]), zeros(n[3]));
         let _ = adam::update(cpu, Adam::default(), 1, &mut w, &mut m, &mut v, &g);

@@ -803,6 +803,10 @@ fn linear_with_adam() {
     {
         shapes.push(LinearShape { rows, inputs, outputs });
     }
+    // dx is made with the update up to 128 rows.
+    for (rows, inputs, outputs) in [(128, 50, 33), (129, 50, 33), (16, 43, 801), (31, 84, 16)] {
+        shapes.push(LinearShape { rows, inputs, outputs });
+    }
     for shape in shapes {
         let LinearShape { rows, inputs, outputs } = shape;
         for (settings, step) in adam_settings() {

@@ -70,6 +70,9 @@ const CALLS: &[Call] = &[
         linear::backward_weights(cpu, shape, &x, &dy, Write::Add, &mut m, &mut [0.0; 500]);
         let step = linear::backward_weights_adam;
         let _ = step(cpu, shape, &x, &dy, Adam::default(), 1, &mut w, &mut m, &mut v);
+        let (shape, mut dx) = (LinearShape { rows: 30, ..shape }, tiny(30 * 300));
+        let (x, dy, step) = (&x[..30 * 300], &dy[..30 * 500], linear::backward_adam);
+        let _ = step(cpu, shape, x, dy, Adam::default(), 1, &mut w, &mut m, &mut v, &mut dx);
     }),
     ("softmax", |cpu| {
         let shape = MatrixShape { rows: 2000, cols: 40 };

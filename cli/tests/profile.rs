@@ -149,7 +149,7 @@ fn a_profile_of_the_cnn_is_json_if_it_is_asked_for() {
         "conv_block::forward",
         "conv_block::backward_weights",
         "dropout::forward",
-        "linear::backward_weights_adam",
+        "linear::backward_adam",
         "adam::update",
     ] {
         assert!(kernels.iter().any(|kernel| kernel == name), "{name} is not in {kernels:?}");

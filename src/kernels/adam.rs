@@ -156,6 +156,15 @@ impl<'a> Weights<'a> {
         self.w.count()
     }
 
+    /// Piece number `index` of w.
+    ///
+    /// # Safety
+    /// It may not be updated while the result is alive.
+    pub(super) unsafe fn piece_of_w(&self, index: usize) -> &[f32] {
+        // SAFETY: nobody else writes it, as the caller promises; it is shared from here on.
+        unsafe { self.w.get(index) }
+    }
+
     /// Updates piece number `index` from its gradient and returns the sum of squares it had.
     ///
     /// # Safety

@@ -14,8 +14,9 @@ use std::cell::Cell;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, Par};
 
-pub(super) use blocked::THIN_K;
+pub(super) use blocked::{THIN_K, TransposedByRows};
 use pack::Strided;
+pub(super) use streamed::FEW_ROWS;
 
 use super::kernel_span;
 use super::scratch::Buffer;

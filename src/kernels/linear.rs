@@ -20,8 +20,8 @@ use pulp::{Simd, WithSimd};
 
 use super::adam::{self, Adam};
 use super::gemm::{
-    self, Epilogue, GemmShape, Matrix, Write, gemm_by_row_blocks, gemm_of_bytes, gemm_with,
-    row_block,
+    self, Epilogue, FEW_ROWS, GemmShape, Matrix, TransposedByRows, Write, gemm_by_row_blocks,
+    gemm_of_bytes, gemm_with, row_block,
 };
 use super::input::{self, Elements, Input};
 use super::kernel_span;
@@ -297,11 +297,74 @@ pub fn backward_weights_adam(
     m: &mut [f32],
     v: &mut [f32],
 ) -> f64 {
-    let LinearShape { rows, inputs, outputs } = shape;
     let product = weights_product(shape);
     let flops = product.flops() + 16.0 * w.len() as f64;
     let bytes = 4.0 * (x.len() + dy.len() + 6 * w.len()) as f64;
     kernel_span!("linear::backward_weights_adam", flops, bytes);
+    run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), None)
+}
+
+/// [`backward_input`] and [`backward_weights_adam`] in one: dx (rows, inputs) = dy w^T with w as it was, which
+/// is read from memory once for both.
+///
+/// ```
+/// use kernelet::{Cpu, kernels::{adam::Adam, linear}, shape::LinearShape};
+///
+/// let cpu = Cpu::detect()?;
+/// let shape = LinearShape { rows: 1, inputs: 2, outputs: 1 };
+/// let adam = Adam { learning_rate: 0.5, ..Adam::default() };
+/// let (mut w, mut m, mut v, mut dx) = ([1.0, -2.0], [0.0; 2], [0.0; 2], [0.0; 2]);
+/// let (x, dy) = ([10.0, -0.1], [3.0]);
+/// let squares =
+///     linear::backward_adam(&cpu, shape, &x, &dy, adam, 1, &mut w, &mut m, &mut v, &mut dx);
+/// assert_eq!((dx, squares), ([3.0, -6.0], 5.0));
+/// assert!((w[0] - 0.5).abs() < 1e-4 && (w[1] + 1.5).abs() < 1e-4);
+/// # Ok::<(), kernelet::Error>(())
+/// ```
+///
+/// # Panics
+/// If a slice does not fit `shape`, or `step` is 0.
+#[expect(clippy::too_many_arguments, reason = "two gradients' inputs and an update's")]
+pub fn backward_adam(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[f32],
+    dy: &[f32],
+    adam: Adam,
+    step: u64,
+    w: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    dx: &mut [f32],
+) -> f64 {
+    let flops = 2.0 * weights_product(shape).flops() + 16.0 * w.len() as f64;
+    let bytes = 4.0 * (x.len() + dx.len() + dy.len() + 6 * w.len()) as f64;
+    kernel_span!("linear::backward_adam", flops, bytes);
+    check_backward_input(shape, dy, w, dx);
+    if shape.rows > FEW_ROWS || dy.is_empty() {
+        let (write, none) = (Write::Overwrite, Epilogue::None);
+        gemm_with(cpu, backward_product(shape), Matrix::N(dy), Matrix::T(w), write, dx, none);
+        return run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), None);
+    }
+    let LinearShape { rows, inputs, outputs } = shape;
+    let product = GemmShape { m: inputs, k: outputs, n: rows };
+    let dx = TransposedByRows::new(cpu, product, Matrix::T(dy), dx);
+    run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), Some(dx))
+}
+
+#[track_caller]
+#[expect(clippy::too_many_arguments, reason = "one body for two functions")]
+fn run_backward_adam(
+    cpu: &Cpu,
+    shape: LinearShape,
+    x: &[f32],
+    dy: &[f32],
+    adam: Adam,
+    step: u64,
+    (w, m, v): (&mut [f32], &mut [f32], &mut [f32]),
+    dx: Option<TransposedByRows>,
+) -> f64 {
+    let LinearShape { rows, inputs, outputs } = shape;
     check_len("x", x.len(), rows, inputs);
     check_len("dy", dy.len(), rows, outputs);
     check_len("w", w.len(), inputs, outputs);
@@ -311,9 +374,15 @@ pub fn backward_weights_adam(
     let weights = adam::Weights::new(adam, step, (w, m, v), block * outputs);
     let mut squares = [0.0; adam::PIECES];
     let sums = Chunks::new(&mut squares, 1);
-    gemm_by_row_blocks(cpu, product, Matrix::T(x), Matrix::N(dy), block, &|index, dw| {
+    let (product, x, dy) = (weights_product(shape), Matrix::T(x), Matrix::N(dy));
+    gemm_by_row_blocks(cpu, product, x, dy, block, &|index, dw| {
         // SAFETY: each block comes once, and `row_block` keeps their number below that of the sums.
-        unsafe { sums.get(index)[0] = weights.update_piece(cpu, index, dw) };
+        unsafe {
+            if let Some(dx) = &dx {
+                dx.multiply(cpu, index * block, weights.piece_of_w(index));
+            }
+            sums.get(index)[0] = weights.update_piece(cpu, index, dw);
+        }
     });
     squares.iter().sum()
 }

@@ -387,11 +387,13 @@ impl Cnn {
     ) -> Tally {
         assert_eq!(self.shape, gradients.shape, "gradients have another shape than the network");
         let Cnn { w0, b0, w1, b1, w2, b2, .. } = gradients;
-        let small = AllButW1 { w0, b0, b1, w2, b2 };
-        let tally = self.gradients_but_w1(cpu, work, x, labels, regularization, small);
+        let output = OutputGradients { b1, w2, b2 };
+        let tally = self.output_gradients(cpu, work, x, labels, regularization, output);
         let layer = self.shape.hidden_layer(labels.len());
-        let (x, dy) = (&work.pooled[..layer.rows * layer.inputs], work.dhidden(layer));
-        linear::backward_weights(cpu, layer, x, dy, Write::Overwrite, w1, b1);
+        let (pooled, dhidden, dpooled) = work.hidden_backward(layer);
+        linear::backward_input(cpu, layer, dhidden, &self.w1, dpooled);
+        linear::backward_weights(cpu, layer, pooled, dhidden, Write::Overwrite, w1, b1);
+        self.block_gradients(cpu, work, x, labels.len(), w0, b0);
         for (dw, w) in [(w1, &self.w1), (w2, &self.w2)] {
             for (dw, w) in dw.iter_mut().zip(w) {
                 *dw += regularization.l2 * w;
@@ -437,9 +439,9 @@ impl Cnn {
         assert_eq!(self.shape, state.m.shape, "Adam's state has another shape than the network");
         assert_eq!(self.shape, state.v.shape, "Adam's state has another shape than the network");
         let mut small = work.small_gradients(self.shape);
-        let Cnn { w0, b0, b1, w2, b2, .. } = &mut small;
-        let gradients = AllButW1 { w0, b0, b1, w2, b2 };
-        let tally = self.gradients_but_w1(cpu, work, x, labels, regularization, gradients);
+        let Cnn { b1, w2, b2, .. } = &mut small;
+        let output = OutputGradients { b1, w2, b2 };
+        let tally = self.output_gradients(cpu, work, x, labels, regularization, output);
 
         state.step += 1;
         let AdamState { step, m, v } = state;
@@ -447,19 +449,22 @@ impl Cnn {
         let plain = Adam { l2: 0.0, ..adam };
         let decayed = Adam { l2: regularization.l2, ..adam };
         let layer = self.shape.hidden_layer(labels.len());
-        let (x, dy) = (&work.pooled[..layer.rows * layer.inputs], work.dhidden(layer));
+        let (pooled, dhidden, dpooled) = work.hidden_backward(layer);
         let squares =
-            linear::backward_weights_adam(
+            linear::backward_adam(
                 cpu,
                 layer,
-                x,
-                dy,
+                pooled,
+                dhidden,
                 decayed,
                 step,
                 &mut self.w1,
                 &mut m.w1,
                 &mut v.w1,
+                dpooled,
             ) + adam::update(cpu, decayed, step, &mut self.w2, &mut m.w2, &mut v.w2, &small.w2);
+        let Cnn { w0, b0, .. } = &mut small;
+        self.block_gradients(cpu, work, x, labels.len(), w0, b0);
         adam::update(cpu, plain, step, &mut self.w0, &mut m.w0, &mut v.w0, &small.w0);
         adam::update(cpu, plain, step, &mut self.b0, &mut m.b0, &mut v.b0, &small.b0);
         adam::update(cpu, plain, step, &mut self.b1, &mut m.b1, &mut v.b1, &small.b1);
@@ -468,16 +473,16 @@ impl Cnn {
         (tally, penalty(regularization.l2, squares))
     }
 
-    /// A minibatch forward and backward, down to everything but the gradient of w1, for which
-    /// `work.pooled` and the hidden layer's gradient are left behind.
-    fn gradients_but_w1(
+    /// A minibatch forward, and backward as far as the hidden layer: what that and the block go on with is left
+    /// behind in `work`.
+    fn output_gradients(
         &self,
         cpu: &Cpu,
         work: &mut Workspace,
         x: &[f32],
         labels: &[u32],
         Regularization { dropout, .. }: Regularization,
-        gradients: AllButW1,
+        OutputGradients { b1, w2, b2 }: OutputGradients,
     ) -> Tally {
         let shape = self.shape;
         let rows = labels.len();
@@ -490,7 +495,6 @@ impl Cnn {
         let r = &mut work.r[..rows * block.convolution.output().image_len()];
         let pooled = &mut work.pooled[..rows * shape.pooled()];
         let argmax = &mut work.argmax[..pooled.len()];
-        let dpooled = &mut work.dpooled[..pooled.len()];
         let hidden = &mut work.hidden[..rows * shape.hidden];
         let dhidden = &mut work.dhidden[..hidden.len()];
         let logits = &mut work.logits[..rows * shape.classes];
@@ -518,7 +522,6 @@ impl Cnn {
             dlogits,
         );
 
-        let AllButW1 { w0, b0, b1, w2, b2 } = gradients;
         let write = Write::Overwrite;
         linear::backward_weights(cpu, output_layer, hidden, dlogits, write, w2, b2);
         linear::backward_input_relu(cpu, output_layer, dlogits, &self.w2, hidden, dhidden);
@@ -526,7 +529,25 @@ impl Cnn {
             dropout::backward_in_place(cpu, dropout, dhidden);
         }
         linear::column_sums(cpu, hidden_layer, dhidden, write, b1);
-        linear::backward_input(cpu, hidden_layer, dhidden, &self.w1, dpooled);
+        tally
+    }
+
+    /// The gradients of w0 and b0, from what [`output_gradients`](Self::output_gradients) and the hidden layer's
+    /// backward have left in `work`.
+    fn block_gradients(
+        &self,
+        cpu: &Cpu,
+        work: &Workspace,
+        x: &[f32],
+        rows: usize,
+        w0: &mut [f32],
+        b0: &mut [f32],
+    ) {
+        let block = self.shape.block(rows);
+        let r = &work.r[..rows * block.convolution.output().image_len()];
+        let pooled = &work.pooled[..rows * self.shape.pooled()];
+        let (argmax, dpooled) = (&work.argmax[..pooled.len()], &work.dpooled[..pooled.len()]);
+        let (normalization, write) = (&work.normalization, Write::Overwrite);
         conv_block::backward_weights(
             cpu,
             block,
@@ -540,7 +561,6 @@ impl Cnn {
             w0,
             b0,
         );
-        tally
     }
 
     /// Merges the moments of the convolution's rectified output on `x` (images, height, width,
@@ -704,10 +724,8 @@ fn penalty(l2: f32, squares: f64) -> f64 {
     f64::from(l2) * squares / 2.0
 }
 
-/// Where the gradients go of everything but w1.
-struct AllButW1<'a> {
-    w0: &'a mut [f32],
-    b0: &'a mut [f32],
+/// Where the gradients go of what comes after w1.
+struct OutputGradients<'a> {
     b1: &'a mut [f32],
     w2: &'a mut [f32],
     b2: &'a mut [f32],
@@ -885,8 +903,11 @@ impl Workspace {
         }
     }
 
-    fn dhidden(&self, layer: LinearShape) -> &[f32] {
-        &self.dhidden[..layer.rows * layer.outputs]
+    /// What the hidden layer was given, and its gradient, from which it makes that of what it was given.
+    fn hidden_backward(&mut self, layer: LinearShape) -> (&[f32], &[f32], &mut [f32]) {
+        let LinearShape { rows, inputs, outputs } = layer;
+        let dhidden = &self.dhidden[..rows * outputs];
+        (&self.pooled[..rows * inputs], dhidden, &mut self.dpooled[..rows * inputs])
     }
 
     /// Takes the gradients of everything but w1 out of the workspace.

@@ -81,6 +81,23 @@ pub fn backward_weights_adam<T: Float>(
     adam::update(adam, step, w, m, v, &dw)
 }
 
+/// [`backward_input`], then [`backward_weights_adam`].
+#[expect(clippy::too_many_arguments, reason = "the kernel's, without its Cpu")]
+pub fn backward_adam<T: Float>(
+    shape: LinearShape,
+    x: &[T],
+    dy: &[T],
+    adam: Adam,
+    step: u64,
+    w: &mut [T],
+    m: &mut [T],
+    v: &mut [T],
+    dx: &mut [T],
+) -> T {
+    backward_input(shape, dy, w, dx);
+    backward_weights_adam(shape, x, dy, adam, step, w, m, v)
+}
+
 /// db = or += the sum over rows of dy.
 pub fn column_sums<T: Float>(shape: LinearShape, dy: &[T], write: Write, db: &mut [T]) {
     for j in 0..shape.outputs {

@@ -435,6 +435,14 @@ impl<M: Memory> Calls<'_, M> {
         let update = linear::backward_weights_adam;
         let squares = call!(self, update(cpu, shape, &x, &dy, settings, 3, &mut w, &mut m, &mut v));
         note!(self, ("linear::backward_weights_adam", shape), w, m, v, squares);
+
+        let (mut w, mut m, v) =
+            (self.updated(weights), self.updated(weights), self.positive(weights));
+        let (mut v, mut dx) = (self.memory.output(&v), self.blank(rows * inputs));
+        let update = linear::backward_adam;
+        let squares =
+            call!(self, update(cpu, shape, &x, &dy, settings, 3, &mut w, &mut m, &mut v, &mut dx));
+        note!(self, ("linear::backward_adam", shape), w, m, v, dx, squares);
     }
 
     fn conv2d(&mut self, shape: Conv2dShape) {

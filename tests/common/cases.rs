@@ -1102,4 +1102,19 @@ pub fn linear_adam(
         let squares = linear::backward_weights_adam(cpu, shape, x, dy, settings, step, w, m, v);
         now.outputs(squares)
     });
+
+    // w as it was: the update may not come first.
+    let product = GemmShape { m: rows, k: outputs, n: inputs };
+    let sums = Sums::new(product, (&dy64, &seen(&before.w)), (false, true), OF_FLOATS);
+    let mut expected = Vec::from(expected);
+    expected.push(sums.expected("dx", Write::Overwrite, &[]));
+    let label = format!("linear::backward_adam number {step} {shape:?} {settings:?}");
+    checker.case(&label, &expected, |cpu| {
+        let mut now = before.clone();
+        let (Weights { w, m, v }, mut dx) = (&mut now, vec![f32::NAN; x.len()]);
+        let squares = linear::backward_adam(cpu, shape, x, dy, settings, step, w, m, v, &mut dx);
+        let mut outputs = now.outputs(squares);
+        outputs.push(widen(&dx));
+        outputs
+    });
 }

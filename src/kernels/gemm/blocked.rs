@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
+use std::marker::PhantomData;
 
 #[cfg(target_arch = "x86_64")]
 use pulp::Arch;
@@ -23,6 +24,7 @@ use super::{Epilogue, GemmShape, Matrix, Write, streamed};
 use crate::cpu::Cpu;
 use crate::kernels::relu::{keep_where_positive, relu};
 use crate::kernels::scratch::Buffer;
+use crate::shape::check_len;
 
 /// Longest chunk of k. A panel of B then takes 50 or 100 KiB and streams from the second-level
 /// cache; that is 5 % faster than panels of 20 KiB in the first-level cache (k up to 320), because
@@ -73,6 +75,8 @@ thread_local! {
     /// Packing buffers, kept between calls: a training loop allocates in its first step only.
     pub(super) static PACKED_A: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     pub(super) static PACKED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// B of [`TransposedByRows`].
+    static TRANSPOSED_B: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// A block of rows of C on its way to its consumer, or what the pieces of k sum up to.
     pub(super) static BLOCK: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
@@ -332,6 +336,93 @@ impl GemmByRowBlocks<'_> {
             consume(index, c);
         });
     }
+}
+
+/// C (n, m) = (A B)^T with an A whose rows come some at a time, on any threads: B is packed once.
+pub(in crate::kernels) struct TransposedByRows<'c> {
+    product: (GemmShape, Destination),
+    packed_b: Buffer,
+    c: PhantomData<&'c mut [f32]>,
+}
+
+impl<'c> TransposedByRows<'c> {
+    /// For a B that is not empty.
+    #[track_caller]
+    pub fn new(cpu: &Cpu, shape: GemmShape, b: Matrix, c: &'c mut [f32]) -> Self {
+        struct Pack<'a>(&'a Cpu, GemmShape, Strided<'a>);
+        impl WithSimd for Pack<'_> {
+            type Output = Buffer;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Buffer {
+                let Self(cpu, GemmShape { k, n, .. }, b) = self;
+                let kc = chunk_len(k);
+                let len = k.next_multiple_of(kc) * padded::<S>(n);
+                let mut packed = Buffer::borrow(&TRANSPOSED_B, len);
+                pack_b::<S, NV>(cpu, false, b, 0, k, kc, &mut packed[..len]);
+                packed
+            }
+        }
+        let GemmShape { m, k, n } = shape;
+        check_len("B", b.data().len(), k, n);
+        check_len("C", c.len(), n, m);
+        let packed_b = cpu.dispatch(Pack(cpu, shape, Strided::new(b, k, n)));
+        let to = Destination { ptr: c.as_mut_ptr(), first_row: 0, row_stride: 1, col_stride: m };
+        Self { product: (shape, to), packed_b, c: PhantomData }
+    }
+
+    /// The columns of C that whole rows of A give, of which the first is number `first`.
+    ///
+    /// # Safety
+    /// No two calls may be for the same rows at the same time.
+    pub unsafe fn multiply(&self, cpu: &Cpu, first: usize, a: &[f32]) {
+        struct Rows<'a>(Product<'a>, &'a [f32]);
+        impl WithSimd for Rows<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                match S::REGISTER_COUNT {
+                    32.. => self.run::<S, 14>(simd),
+                    _ => self.run::<S, 6>(simd),
+                }
+            }
+        }
+        impl Rows<'_> {
+            #[inline(always)]
+            fn run<S: Simd, const MR: usize>(self, simd: S) {
+                let Self(product, data) = self;
+                let GemmShape { m, k, n } = product.shape;
+                let padded_n = padded::<S>(n);
+                let panels = (0, padded_n / (NV * S::F32_LANES));
+                let piece = Piece::<MR, NV> { product, kc: chunk_len(k), rows: (0, m), panels };
+                let packed = PackedB { data, padded_n, start: 0, len: k };
+                simd.vectorize(PackedPiece(piece, packed));
+            }
+        }
+        let (GemmShape { m, k, n }, to) = self.product;
+        let rows = a.len() / k;
+        assert!(first + rows <= m, "{rows} rows from {first} of {m}");
+        let product = Product {
+            shape: GemmShape { m: rows, k, n },
+            a: Strided::new(Matrix::N(a), rows, k),
+            // Packed; what is read of it is its shape.
+            b: Strided::new(Matrix::N(&[]), 0, n),
+            accumulate: false,
+            // Row i of these goes to column `first + i`, which lies in C by the assertion.
+            to: Destination { ptr: to.ptr.wrapping_add(first), ..to },
+            epilogue: Epilogue::None,
+        };
+        cpu.dispatch(Rows(product, &self.packed_b));
+    }
+}
+
+/// Vectors in a row of a tile of [`TransposedByRows`].
+const NV: usize = 2;
+
+/// So many columns, made up to whole panels.
+fn padded<S: Simd>(n: usize) -> usize {
+    n.next_multiple_of(NV * S::F32_LANES)
 }
 
 /// Below this many floating-point operations a second thread costs more than it gives: waking it

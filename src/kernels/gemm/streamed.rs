@@ -21,7 +21,7 @@ use crate::cpu::{Chunks, Cpu};
 use crate::kernels::scratch::Buffer;
 
 /// Products with at most this many rows; with more, packing B pays (measured: at 160 it does).
-pub(super) const FEW_ROWS: usize = 128;
+pub(in crate::kernels) const FEW_ROWS: usize = 128;
 
 /// Rows of B that meet all columns before the next ones come. Sums wait in the second-level cache
 /// meanwhile: with 64 rows reading and writing them is a thirtieth of the work, and 128 are no faster.

@@ -417,18 +417,33 @@ impl<'a, T> Chunks<'a, T> {
         self.len.div_ceil(self.chunk)
     }
 
+    /// Chunk number `index`, to read.
+    ///
+    /// # Safety
+    /// While the result is alive, nobody may [`get`](Self::get) the same index or have it.
+    pub(crate) unsafe fn shared(&self, index: usize) -> &[T] {
+        let (start, len) = self.bounds(index);
+        // SAFETY: start + len <= self.len; nobody writes the chunk, as the caller promises.
+        unsafe { std::slice::from_raw_parts(self.data.add(start), len) }
+    }
+
     /// Chunk number `index`.
     ///
     /// # Safety
     /// No two calls may get the same index while an earlier result is alive.
     #[expect(clippy::mut_from_ref, reason = "the chunks are disjoint")]
     pub(crate) unsafe fn get(&self, index: usize) -> &mut [T] {
-        assert!(index < self.count(), "chunk {index} of {}", self.count());
-        let start = index * self.chunk;
-        let len = self.chunk.min(self.len - start);
+        let (start, len) = self.bounds(index);
         // SAFETY: start + len <= self.len; the caller keeps chunks with the same index apart, and
         // chunks with different indices do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+
+    /// Where a chunk begins, and how long it is.
+    fn bounds(&self, index: usize) -> (usize, usize) {
+        assert!(index < self.count(), "chunk {index} of {}", self.count());
+        let start = index * self.chunk;
+        (start, self.chunk.min(self.len - start))
     }
 }
 

@@ -15,7 +15,9 @@ use kernelet::kernels::momentum::Momentum;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization, RunningMoments};
 use kernelet::kernels::{exp, max_pool, softmax};
 use kernelet::reference;
-use kernelet::shape::{Conv2dShape, LinearShape, MatrixShape, Padding, PoolShape, Window};
+use kernelet::shape::{
+    Conv2dShape, ImageShape, LinearShape, MatrixShape, Padding, PoolShape, Window,
+};
 
 const SUBNORMAL: f32 = f32::from_bits(0x0012_3456);
 
@@ -315,6 +317,26 @@ fn relu_batch_norm() {
 }
 
 /// A convolution's special weights and gradients, padded too: the block has the bits of its kernels.
+/// As it would be among products: no -0, and no number below the normal range.
+#[test]
+fn a_convolution_of_nothing_is_its_bias_and_zero() {
+    let b = [-0.0, 1e-40, -1e-40, 1.5];
+    for (channels, products) in [(0, 0.0), (1, -0.0)] {
+        let input = ImageShape { batch: 1, height: 1, width: 9, channels };
+        let window = Window::square(1, 1, Padding::Valid);
+        let shape = Conv2dShape { input, window, filters: 4 };
+        let (x, w) = (vec![products; 9 * channels], vec![1.0; 4 * channels]);
+        for_each_cpu(|cpu| {
+            let mut y = vec![f32::NAN; 9 * 4];
+            kernelet::kernels::conv2d::forward(cpu, shape, &x, &w, &b, &mut y);
+            for y in y.chunks_exact(4) {
+                let bits: Vec<_> = y.iter().map(|y| y.to_bits()).collect();
+                assert_eq!(bits, [0, 0, 0, 1.5_f32.to_bits()], "{channels} channels on {cpu:?}");
+            }
+        });
+    }
+}
+
 #[test]
 fn conv_block() {
     let mut random = Random::new(30);

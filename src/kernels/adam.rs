@@ -161,8 +161,8 @@ impl<'a> Weights<'a> {
     /// # Safety
     /// It may not be updated while the result is alive.
     pub(super) unsafe fn piece_of_w(&self, index: usize) -> &[f32] {
-        // SAFETY: nobody else writes it, as the caller promises; it is shared from here on.
-        unsafe { self.w.get(index) }
+        // SAFETY: as the caller promises.
+        unsafe { self.w.shared(index) }
     }
 
     /// Updates piece number `index` from its gradient and returns the sum of squares it had.

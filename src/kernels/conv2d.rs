@@ -17,7 +17,7 @@
 //! is in; dw within `(p + 1) u sum |x dy|`; db within `(p + 1) u sum |dy|`; sums that are added to what
 //! was there include it. Moments are as
 //! [`relu_batch_norm`](super::relu_batch_norm) states, with a row of the output as a block and an image
-//! as a piece, and w / 4 more roundings in each where rows have w pixels. Operands below the normal
+//! as a piece, and where rows have w pixels w / 4 more roundings in a mean, w in a variance. Operands below the normal
 //! range count as zero.
 
 use std::cell::Cell;
@@ -505,7 +505,8 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
             for (j, bias) in bias.iter_mut().enumerate() {
                 let from = filters.min(filter + j * S::F32_LANES);
                 let lanes = S::F32_LANES.min(filters - from);
-                *bias = load::<S, false>(simd, b, from, lanes);
+                // Sums begin at +0: where there is no tap, a subnormal bias is zero all the same.
+                *bias = simd.add_f32s(load::<S, false>(simd, b, from, lanes), simd.splat_f32s(0.0));
             }
             for oy in 0..height {
                 for ox in (0..width).step_by(MR) {
@@ -618,7 +619,7 @@ fn store_tile<S: Simd, const MR: usize, const NV: usize>(
         let mut y = y[first..][..(MR - 1) * filters + NV * S::F32_LANES].as_mut_ptr();
         for row in &sums {
             for (j, &sum) in row.iter().enumerate() {
-                // SAFETY: row i's vector j ends at i * filters + (j + 1) * LANES, within the slice
+                // SAFETY: the rows are `filters` apart, so that the last one's last vector ends with the slice
                 // taken above. Vectors are aligned like their elements.
                 unsafe { y.add(j * S::F32_LANES).cast::<S::f32s>().write_unaligned(sum) };
             }

@@ -301,11 +301,15 @@ pub fn backward_weights_adam(
     let flops = product.flops() + 16.0 * w.len() as f64;
     let bytes = 4.0 * (x.len() + dy.len() + 6 * w.len()) as f64;
     kernel_span!("linear::backward_weights_adam", flops, bytes);
+    check_adam(shape, x, dy, (w, m, v));
     run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), None)
 }
 
-/// [`backward_input`] and [`backward_weights_adam`] in one: dx (rows, inputs) = dy w^T with w as it was, which
-/// is read from memory once for both.
+/// [`backward_input`] and [`backward_weights_adam`] in one, of the same x (rows, inputs) and dy (rows, outputs):
+/// dx (rows, inputs) = dy w^T with w as it was, which is read from memory once for both. Returns the sum of
+/// squares of w before the update.
+///
+/// With more than 128 rows it is one after the other: so much is computed then that reading w counts for little.
 ///
 /// ```
 /// use kernelet::{Cpu, kernels::{adam::Adam, linear}, shape::LinearShape};
@@ -341,6 +345,7 @@ pub fn backward_adam(
     let bytes = 4.0 * (x.len() + dx.len() + dy.len() + 6 * w.len()) as f64;
     kernel_span!("linear::backward_adam", flops, bytes);
     check_backward_input(shape, dy, w, dx);
+    check_adam(shape, x, dy, (w, m, v));
     if shape.rows > FEW_ROWS || dy.is_empty() {
         let (write, none) = (Write::Overwrite, Epilogue::None);
         gemm_with(cpu, backward_product(shape), Matrix::N(dy), Matrix::T(w), write, dx, none);
@@ -352,7 +357,6 @@ pub fn backward_adam(
     run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), Some(dx))
 }
 
-#[track_caller]
 #[expect(clippy::too_many_arguments, reason = "one body for two functions")]
 fn run_backward_adam(
     cpu: &Cpu,
@@ -364,19 +368,16 @@ fn run_backward_adam(
     (w, m, v): (&mut [f32], &mut [f32], &mut [f32]),
     dx: Option<TransposedByRows>,
 ) -> f64 {
-    let LinearShape { rows, inputs, outputs } = shape;
-    check_len("x", x.len(), rows, inputs);
-    check_len("dy", dy.len(), rows, outputs);
-    check_len("w", w.len(), inputs, outputs);
-    check_len("m", m.len(), inputs, outputs);
-    check_len("v", v.len(), inputs, outputs);
+    let LinearShape { inputs, outputs, .. } = shape;
     let block = row_block(inputs, adam::PIECES);
     let weights = adam::Weights::new(adam, step, (w, m, v), block * outputs);
     let mut squares = [0.0; adam::PIECES];
     let sums = Chunks::new(&mut squares, 1);
     let (product, x, dy) = (weights_product(shape), Matrix::T(x), Matrix::N(dy));
     gemm_by_row_blocks(cpu, product, x, dy, block, &|index, dw| {
-        // SAFETY: each block comes once, and `row_block` keeps their number below that of the sums.
+        // SAFETY: each block comes once, so that its rows, its piece and its sum are this call's alone;
+        // `row_block` keeps the blocks' number below that of the sums. The piece of w that `multiply` reads is no
+        // longer borrowed when it is updated.
         unsafe {
             if let Some(dx) = &dx {
                 dx.multiply(cpu, index * block, weights.piece_of_w(index));
@@ -385,6 +386,20 @@ fn run_backward_adam(
         }
     });
     squares.iter().sum()
+}
+
+#[track_caller]
+fn check_adam(
+    LinearShape { rows, inputs, outputs }: LinearShape,
+    x: &[f32],
+    dy: &[f32],
+    (w, m, v): (&[f32], &[f32], &[f32]),
+) {
+    check_len("x", x.len(), rows, inputs);
+    check_len("dy", dy.len(), rows, outputs);
+    check_len("w", w.len(), inputs, outputs);
+    check_len("m", m.len(), inputs, outputs);
+    check_len("v", v.len(), inputs, outputs);
 }
 
 #[track_caller]

@@ -49,7 +49,7 @@
 //! | `tf.nn.moments`, `tf.nn.batch_normalization` | [`relu_batch_norm`] |
 //! | `tf.nn.max_pool` | [`max_pool::forward`], fused with what precedes: [`relu_batch_norm::forward_normalize_max_pool`], with everything from the convolution on: [`conv_block`] |
 //! | `tf.nn.dropout` | [`dropout::forward_in_place`] |
-//! | `tf.train.AdamOptimizer`, `tf.nn.l2_loss` | [`adam::update`], fused with the gradient: [`linear::backward_weights_adam`], with both of a layer: [`linear::backward_adam`] |
+//! | `tf.train.AdamOptimizer`, `tf.nn.l2_loss` | [`adam::update`], fused with the gradient: [`linear::backward_weights_adam`], with both gradients of a layer: [`linear::backward_adam`] |
 
 pub mod adam;
 pub mod avg_pool;

@@ -123,13 +123,14 @@ pub fn backward(cpu: &Cpu, y: &[f32], dy: &[f32], dx: &mut [f32]) {
 /// instruction sets.
 #[inline(always)]
 pub(super) fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // Two instructions, where LLVM would turn the comparison's result round by a third.
+    // Two instructions, where LLVM would invert the comparison's result with a third.
     #[cfg(target_arch = "x86_64")]
     if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::x86::V4>() {
         use core::arch::x86_64::{
             __m512, _CMP_NLE_UQ, _mm512_cmp_ps_mask, _mm512_maskz_mov_ps, _mm512_setzero_ps,
         };
-        // SAFETY: `S` is V4, which only a processor with AVX-512 has and whose vectors are as long.
+        // SAFETY: `S` is V4, of which there is a token only where there is AVX-512, and whose `f32s` are 16
+        // floats, as `__m512` is.
         unsafe {
             let x = std::mem::transmute_copy::<S::f32s, __m512>(&x);
             let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps());

@@ -6,16 +6,16 @@
 //! of several batches may be [merged](Moments::merge), so that a set of any size is normalised with
 //! the moments of the whole. Inference takes [running moments](RunningMoments) or a whole set's.
 //!
-//! Accuracy, with u = 2^-24. Moments are gathered in `f32` over blocks of 32 pixels about the block's
-//! own mean and merged as Chan, Golub and LeVeque do ("Updating Formulae and a Pairwise Algorithm
-//! for Computing Sample Variances", 1979), so that nothing cancels: with b blocks in a
+//! Accuracy, with u = 2^-24. Moments are gathered in `f32` over blocks of 32 pixels about the mean of the
+//! blocks before (the first block's about its own) and merged as Chan, Golub and LeVeque do ("Updating Formulae
+//! and a Pairwise Algorithm for Computing Sample Variances", 1979), so that little cancels: with b blocks in a
 //! piece (at most 64 pieces, each of at least 16,384 elements) a mean is within `e = (64 + b / 2) u` of
 //! itself, a variance within `e variance + 16 u mean sqrt(variance) + (e mean)^2`. y is within
 //! `4 u` of `|scale| (|r| + |mean|) inv_deviation + |offset|`, dx within
 //! `(96 + rows / 2^14) u` of its formula with every term's magnitude.
 //!
 //! Where r is so large that a sum of its squared deviations overflows (from about 1e18 on), the
-//! variance is infinite, and y is NaN rather than the zeros that division by it would give. dx is
+//! variance is infinite or NaN, and y is NaN rather than the zeros that division by it would give. dx is
 //! 0 where r is NaN, as ReLU's is.
 
 use std::cell::Cell;
@@ -362,7 +362,7 @@ pub struct Affine<'a> {
     pub offset: &'a [f32],
 }
 
-/// Pixels whose moments are gathered about their own mean before they are merged.
+/// Pixels whose moments are gathered together before they are merged.
 const BLOCK: usize = 32;
 
 /// A pass with sums over the pixels is cut into at most so many pieces, each with sums of its own.
@@ -506,8 +506,8 @@ pub(super) fn merge_block<S: Simd, const WHOLE: bool>(
 ) {
     assert!(!WHOLE || width == S::F32_LANES, "a whole vector");
     assert!(rows > 0 && (rows - 1) * stride + at + width <= r.len(), "a block");
-    // SAFETY: the last row's vector lies in r, by the second assertion; the first is the other
-    // condition.
+    // SAFETY: `sum_rows` asks for rows below `rows`, of which the last has its vector in r, by the second
+    // assertion; the first is the other condition.
     let load_row =
         |row: usize| unsafe { load_unchecked::<S, WHOLE>(simd, r, row * stride + at, width) };
     if before == 0 {

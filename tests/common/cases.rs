@@ -240,14 +240,13 @@ fn linear_of<T: Input>(
     }
 }
 
-/// What a softmax's docs allow the sum of a row's exponentials, relative to `U`: the roundings cancel but
+/// What a softmax's docs allow the sum of a row's exponentials, relative to `U`: the roundings cancel except
 /// where numbers repeat, whose additions round the same way again and again.
 fn softmax_sum_relative(row: &[f64]) -> f64 {
     let mut different = row.to_vec();
     different.sort_by(f64::total_cmp);
     different.dedup();
-    let additions = row.len() as f64;
-    6.0 + if different.len() > row.len() / 2 { additions / 8.0 } else { additions }
+    6.0 + different.len() as f64 / 8.0 + (row.len() - different.len()) as f64
 }
 
 /// The relative error that a softmax's docs allow for each element of x.

@@ -196,7 +196,7 @@ pub(super) struct Destination {
     col_stride: usize,
 }
 // SAFETY: the pieces of one product write disjoint rectangles of C: rows and panels are cut into
-// ranges that do not overlap.
+// ranges that do not overlap, those of `TransposedByRows` by its caller's promise.
 unsafe impl Send for Destination {}
 // SAFETY: as above.
 unsafe impl Sync for Destination {}
@@ -340,7 +340,8 @@ impl GemmByRowBlocks<'_> {
 
 /// C (n, m) = (A B)^T with an A whose rows come some at a time, on any threads: B is packed once.
 pub(in crate::kernels) struct TransposedByRows<'c> {
-    product: (GemmShape, Destination),
+    shape: GemmShape,
+    to: Destination,
     packed_b: Buffer,
     c: PhantomData<&'c mut [f32]>,
 }
@@ -368,7 +369,7 @@ impl<'c> TransposedByRows<'c> {
         check_len("C", c.len(), n, m);
         let packed_b = cpu.dispatch(Pack(cpu, shape, Strided::new(b, k, n)));
         let to = Destination { ptr: c.as_mut_ptr(), first_row: 0, row_stride: 1, col_stride: m };
-        Self { product: (shape, to), packed_b, c: PhantomData }
+        Self { shape, to, packed_b, c: PhantomData }
     }
 
     /// The columns of C that whole rows of A give, of which the first is number `first`.
@@ -400,9 +401,9 @@ impl<'c> TransposedByRows<'c> {
                 simd.vectorize(PackedPiece(piece, packed));
             }
         }
-        let (GemmShape { m, k, n }, to) = self.product;
+        let Self { shape: GemmShape { m, k, n }, to, .. } = *self;
         let rows = a.len() / k;
-        assert!(first + rows <= m, "{rows} rows from {first} of {m}");
+        assert!(rows * k == a.len() && first + rows <= m, "{rows} rows from {first} of {m}");
         let product = Product {
             shape: GemmShape { m: rows, k, n },
             a: Strided::new(Matrix::N(a), rows, k),
@@ -575,7 +576,8 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
                 };
                 // SAFETY: the panel has kc rows of nr elements, sliced above. The rows of A are in the
                 // matrix (`unpacked_a` has seen to it) and contiguous, or they have been packed. Tile and
-                // panel are the piece's, of which each thread has its own: `Gemm` cuts C into them.
+                // panel are the piece's, of which each thread has its own: `Gemm` cuts C into them, and who calls
+                // `TransposedByRows::multiply` does.
                 unsafe {
                     if (panel * NV + 1) * S::F32_LANES < shape.n {
                         let sums: Tile<S, MR, NV> = self.multiply(simd, kc, rows_of_a, b);

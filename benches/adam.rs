@@ -82,4 +82,22 @@ fn with_product(criterion: &mut Criterion) {
     group.kernelet(|cpu, [w, m, v]| {
         linear::backward_weights_adam(cpu, shape, &x, &dy, settings, STEP, w, m, v);
     });
+    drop(group);
+
+    // The gradient of x as well: two products, with w read twice or once.
+    let work = Work::Flops(4.0 * (shape.rows * len) as f64);
+    let mut dx = unwritten(shape.rows * shape.inputs);
+    let name = "adam/backward_input_then_weights_adam/study/cnn_w1".into();
+    let mut group = Group::new(criterion, name, work, start(len), twin).tolerance(1e-4);
+    group.kernelet(|cpu, [w, m, v]| {
+        linear::backward_input(cpu, shape, &dy, w, &mut dx);
+        linear::backward_weights_adam(cpu, shape, &x, &dy, settings, STEP, w, m, v);
+    });
+    drop(group);
+
+    let name = "adam/backward_adam/study/cnn_w1".into();
+    let mut group = Group::new(criterion, name, work, start(len), twin).tolerance(1e-4);
+    group.kernelet(|cpu, [w, m, v]| {
+        linear::backward_adam(cpu, shape, &x, &dy, settings, STEP, w, m, v, &mut dx);
+    });
 }

@@ -21,10 +21,10 @@ use kernelet::{Cpu, Isa, peak};
 const NAIVE_MAX_FLOPS: f64 = 4e8;
 
 /// Runs one file's benchmarks. How long a row takes is set here, for all of them: all files together
-/// take some ten minutes on two cores.
+/// take some eleven minutes on two cores.
 pub fn main(bench: fn(&mut Criterion)) {
     let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(150))
+        .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
         .sample_size(10)
         // The bootstrap behind criterion's intervals; its default takes longer than some rows.

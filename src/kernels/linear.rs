@@ -112,8 +112,7 @@ pub fn backward_input(cpu: &Cpu, shape: LinearShape, dy: &[f32], w: &[f32], dx: 
     let product = backward_product(shape);
     kernel_span!("linear::backward_input", product.flops(), product.bytes());
     check_backward_input(shape, dy, w, dx);
-    let (dy, w) = (Matrix::N(dy), Matrix::T(w));
-    gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::None);
+    backward_input_with(cpu, shape, dy, w, dx, Epilogue::None);
 }
 
 /// dx (rows, inputs) = dy w^T where x > 0, else 0: the backward of this layer's input together
@@ -149,8 +148,7 @@ pub fn backward_input_relu(
     kernel_span!("linear::backward_input_relu", product.flops(), product.bytes());
     check_backward_input(shape, dy, w, dx);
     check_len("x", x.len(), shape.rows, shape.inputs);
-    let (dy, w) = (Matrix::N(dy), Matrix::T(w));
-    gemm_with(cpu, product, dy, w, Write::Overwrite, dx, Epilogue::ReluMask(x));
+    backward_input_with(cpu, shape, dy, w, dx, Epilogue::ReluMask(x));
 }
 
 /// dw (inputs, outputs) = x^T dy and db (outputs) = column sums of dy (rows, outputs), overwritten
@@ -225,6 +223,19 @@ fn forward_with<T: Input>(
             gemm_with(cpu, product, Matrix::N(x), w, write, y, epilogue);
         }),
     }
+}
+
+/// dx = epilogue(dy w^T).
+fn backward_input_with(
+    cpu: &Cpu,
+    shape: LinearShape,
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+    epilogue: Epilogue,
+) {
+    let (product, write) = (backward_product(shape), Write::Overwrite);
+    gemm_with(cpu, product, Matrix::N(dy), Matrix::T(w), write, dx, epilogue);
 }
 
 /// Whether bytes are multiplied as they are, forward and backward.
@@ -347,8 +358,7 @@ pub fn backward_adam(
     check_backward_input(shape, dy, w, dx);
     check_adam(shape, x, dy, (w, m, v));
     if shape.rows > FEW_ROWS || dy.is_empty() {
-        let (write, none) = (Write::Overwrite, Epilogue::None);
-        gemm_with(cpu, backward_product(shape), Matrix::N(dy), Matrix::T(w), write, dx, none);
+        backward_input_with(cpu, shape, dy, w, dx, Epilogue::None);
         return run_backward_adam(cpu, shape, x, dy, adam, step, (w, m, v), None);
     }
     let LinearShape { rows, inputs, outputs } = shape;

@@ -467,7 +467,7 @@ pub fn forward_moments(
 /// Sums over rows, each in four parts that are added up at the end: one alone would wait for each addition
 /// before the next. `add` adds a row to a part of each.
 #[inline(always)]
-pub(super) fn sum_rows<S: Simd, const N: usize>(
+fn sum_rows<S: Simd, const N: usize>(
     simd: S,
     rows: usize,
     add: impl Fn(usize, [S::f32s; N]) -> [S::f32s; N],

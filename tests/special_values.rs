@@ -316,7 +316,6 @@ fn relu_batch_norm() {
     checker.finish();
 }
 
-/// A convolution's special weights and gradients, padded too: the block has the bits of its kernels.
 /// As it would be among products: no -0, and no number below the normal range.
 #[test]
 fn a_convolution_of_nothing_is_its_bias_and_zero() {
@@ -337,6 +336,7 @@ fn a_convolution_of_nothing_is_its_bias_and_zero() {
     }
 }
 
+/// A convolution's special weights and gradients, padded too: the block has the bits of its kernels.
 #[test]
 fn conv_block() {
     let mut random = Random::new(30);

@@ -73,6 +73,7 @@
 //! | [`train`] | the training loops and their history |
 //! | [`data`] | `.npz` and `.safetensors` files, the split, the embedded letters |
 //! | [`peak`] | what this machine can do at most |
+//! | [`allocator`] | a global allocator that places arrays as the kernels like them |
 //! | `interop` | with the features `ndarray` and `faer`: their arrays and matrices as arguments |
 //! | [`guide`] | how things are named, and how to write a layer of one's own |
 //!
@@ -87,6 +88,11 @@
 //! `lto = "off"` the standard library's iterators stay function calls in the innermost loops, which
 //! then take nine times as long. No `target-cpu` flag is needed.
 //!
+//! Arrays had better begin at cache lines, and the large ones be on huge pages, which the system's allocator
+//! gives to nobody who does not ask: a program that says
+//! `#[global_allocator] static ALLOCATOR: kernelet::allocator::Aligned = kernelet::allocator::Aligned;` has both
+//! for all its arrays (see [`allocator`]).
+//!
 //! # Features
 //!
 //! None is on by default, so that `default-features = false` changes nothing, and none takes
@@ -100,6 +106,7 @@
 //! | `ndarray` | views of ndarray's (0.17) arrays as arguments of the kernels, without copies |
 //! | `faer` | products of faer's (0.24) matrices, without copies |
 
+pub mod allocator;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod cpu;

@@ -4,6 +4,11 @@
 
 use std::process::ExitCode;
 
+use kernelet::allocator::Aligned;
+
+#[global_allocator]
+static ALLOCATOR: Aligned = Aligned;
+
 fn main() -> ExitCode {
     kernelet_cli::main()
 }

@@ -9,7 +9,11 @@ mod pixels;
 mod study;
 mod training;
 
+use kernelet::allocator::Aligned;
 use pyo3::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: Aligned = Aligned;
 
 /// What `import kernelet` brings in; `kernelet/_kernelet.pyi` has the types.
 #[pymodule]

@@ -17,6 +17,11 @@ mod works;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kernelet::allocator::Aligned;
+
+/// The arrays of every contestant in Rust begin at cache lines, as PyTorch's do, and are on huge pages, as NumPy's.
+#[global_allocator]
+static ALLOCATOR: Aligned = Aligned;
 
 /// Compares kernelet with other libraries, in processes that take turns
 #[derive(Parser)]

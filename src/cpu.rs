@@ -23,7 +23,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use pulp::{Arch, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
@@ -91,7 +91,7 @@ impl Isa {
         impl WithSimd for Lanes {
             type Output = usize;
             #[inline(always)]
-            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+            fn with_simd<S: Simd>(self, _: S) -> usize {
                 S::F32_LANES
             }
         }
@@ -451,4 +451,12 @@ impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_struct("Cpu").field("isa", &self.isa).field("threads", &self.threads).finish()
     }
+}
+
+/// Whether vectors are AVX-512's: then kernels may use its instructions that pulp has no word for. A
+/// constant once it is compiled.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn is_avx512<S: Simd>() -> bool {
+    std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::x86::V4>()
 }

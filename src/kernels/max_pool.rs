@@ -10,6 +10,8 @@ use pulp::{Simd, WithSimd};
 use super::channels::{for_each_vector, load, load_unchecked, store};
 use super::relu_batch_norm::Normalization;
 use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::is_avx512;
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{PoolShape, Window, check_len};
 
@@ -409,8 +411,7 @@ fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
     {
         use core::any::TypeId;
         use core::arch::x86_64::{__m512i, _mm_storeu_si128, _mm512_cvtepi32_epi8};
-        let avx512 = TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>();
-        if avx512 && TypeId::of::<P>() == TypeId::of::<u8>() && places.len() == 16 {
+        if is_avx512::<S>() && TypeId::of::<P>() == TypeId::of::<u8>() && places.len() == 16 {
             // SAFETY: `S` is V4, which only a processor with AVX-512 has and whose vectors are as long; sixteen places
             // are written, which are `u8`.
             unsafe {

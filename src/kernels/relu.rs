@@ -7,6 +7,8 @@ use pulp::{Simd, WithSimd};
 
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::Cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::is_avx512;
 use crate::shape::check_len;
 
 /// y = max(x, 0), exactly; NaN stays NaN, and -0 becomes +0.
@@ -125,7 +127,7 @@ pub fn backward(cpu: &Cpu, y: &[f32], dy: &[f32], dx: &mut [f32]) {
 pub(super) fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Two instructions, where LLVM would invert the comparison's result with a third.
     #[cfg(target_arch = "x86_64")]
-    if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::x86::V4>() {
+    if is_avx512::<S>() {
         use core::arch::x86_64::{
             __m512, _CMP_NLE_UQ, _mm512_cmp_ps_mask, _mm512_maskz_mov_ps, _mm512_setzero_ps,
         };

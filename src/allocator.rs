@@ -1,7 +1,7 @@
 //! A global allocator that places arrays as kernels like them: from the start of a cache line, and if they are
 //! large on huge pages.
 //!
-//! A large `Vec` of the system's allocator begins 16 bytes behind the start of a page, so that every vector
+//! A large `Vec` begins, where the C library is glibc, 16 bytes behind the start of a page, so that every vector
 //! of 64 bytes lies in two cache lines; and its pages are of 4 KiB, of which the processor remembers too few
 //! addresses for arrays of megabytes. NumPy asks for huge pages for its arrays, and PyTorch's begin at cache
 //! lines. A program that wants both says so once:
@@ -26,96 +26,155 @@ const LINE: usize = 64;
 /// Bytes from which an array begins at a cache line. Whatever is smaller had better stay close together.
 const LINE_FROM: usize = 1 << 10;
 
-/// Bytes of a huge page. Where they are larger, as on some machines with Arm processors, asking has no effect.
+/// Bytes of a huge page. Where they are larger, as on some machines with Arm processors, asking has little effect.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// The system's allocator, which begins what takes 1 KiB or more at a cache line, and has what takes 2 MiB or
-/// more on huge pages, if the system has some to give (Linux, unless its `transparent_hugepage/enabled` is
-/// `never`).
+/// Bytes before the caller's, where the system's address of a block is kept.
+const HEADER: usize = size_of::<*mut u8>();
+
+/// The system's allocator, which begins what takes 1 KiB or more at a cache line, and on Linux what takes 2 MiB
+/// or more at a huge page, which it asks for (in vain where `transparent_hugepage/enabled` is `never`).
 ///
 /// With it products that write large matrices take 0.8 to 0.95 of the time, and a step of the study's
-/// convolutional network 0.95: the repository's `BENCHMARKS.md` has the measurements. An array of 2 MiB or
-/// more takes up to 2 MiB more of the address space, not of the memory; zeros are written, where the system's
-/// allocator leaves them to the first that touches their page; and what has reached 1 KiB grows by moving.
+/// convolutional network 0.95: the repository's `BENCHMARKS.md` has the measurements. An array of 1 KiB or more
+/// takes 72 bytes more; one of 2 MiB or more takes 2 MiB more of the address space, and of the memory as much
+/// as is left over of its last huge page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Aligned;
 
-/// Where the memory of a layout is to begin. It depends on the layout alone, so that memory is given back as
-/// it was taken.
-fn placed(layout: Layout) -> Layout {
-    let align = match layout.size() {
-        HUGE_PAGE.. => HUGE_PAGE,
-        LINE_FROM.. => LINE,
-        _ => 1,
-    };
-    // Sizes near the end of the address space, that nobody can have, stay as they are.
-    layout.align_to(align).unwrap_or(layout)
+/// A block of the system's with room for an array wherever it may have to begin, and for a header before it.
+#[derive(Clone, Copy)]
+struct Block {
+    /// What the system is asked for.
+    layout: Layout,
+    /// Where the array begins: at a multiple of this.
+    align: usize,
 }
 
-/// Asks for huge pages behind `memory`, before it is first touched.
+impl Block {
+    /// The block for an array; `None` if the system's way is as good: the array is small, or its type has a
+    /// stricter alignment, or it is too large to be had. It depends on the layout alone, so that memory is
+    /// given back as it was taken.
+    fn of(array: Layout) -> Option<Self> {
+        let align = match array.size() {
+            HUGE_PAGE.. if cfg!(target_os = "linux") => HUGE_PAGE,
+            LINE_FROM.. => LINE,
+            _ => return None,
+        };
+        let size = array.size().checked_add(HEADER + align)?;
+        let layout = Layout::from_size_align(size, align_of::<*mut u8>()).ok()?;
+        (array.align() <= align).then_some(Self { layout, align })
+    }
+
+    /// Where the array begins in the block at `start`: between `HEADER` and `HEADER + align - 1` bytes
+    /// behind it.
+    fn offset(self, start: *mut u8) -> usize {
+        (start.addr() + HEADER).next_multiple_of(self.align) - start.addr()
+    }
+
+    /// Writes the header, asks for huge pages, and returns the array; null if `start` is.
+    ///
+    /// # Safety
+    /// `start` is null or a block of this layout, in which nothing is needed before the array.
+    unsafe fn begin(self, start: *mut u8) -> *mut u8 {
+        if start.is_null() {
+            return start;
+        }
+        let offset = self.offset(start);
+        // SAFETY: `offset` is at least HEADER, and HEADER + align at most, which the block has. The array begins
+        // at a multiple of 64 at least, so the address before it is aligned.
+        let array = unsafe {
+            let array = start.add(offset);
+            array.cast::<*mut u8>().sub(1).write(start);
+            array
+        };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if self.align == HUGE_PAGE {
+            use rustix::mm::{Advice, madvise};
+            // A system without huge pages says so, and nothing is lost.
+            // SAFETY: pages from the array's first, which begins where a page does, to the block's last. No
+            // content changes, also not what else may be in the last one.
+            let _ = unsafe {
+                madvise(array.cast(), self.layout.size() - offset, Advice::LinuxHugepage)
+            };
+        }
+        array
+    }
+}
+
+/// Where the block of an array begins.
 ///
 /// # Safety
-/// It is an allocation of this layout, or null.
-unsafe fn advise(memory: *mut u8, layout: Layout) {
-    #[cfg(target_os = "linux")]
-    if layout.size() >= HUGE_PAGE && !memory.is_null() {
-        use rustix::mm::{Advice, madvise};
-        // A system without huge pages says so, and nothing is lost.
-        // SAFETY: the allocation's pages, from its start, which is a page's; advice changes none of their content.
-        let _ = unsafe { madvise(memory.cast(), layout.size(), Advice::LinuxHugepage) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (memory, layout);
+/// [`Block::begin`] has returned the array.
+unsafe fn start_of(array: *mut u8) -> *mut u8 {
+    // SAFETY: its header is there, aligned.
+    unsafe { array.cast::<*mut u8>().sub(1).read() }
 }
 
-// SAFETY: memory comes from the system's allocator, and goes back to it with the layout that it was asked for
-// with, which is at least as large and as strictly aligned as the caller's. Nothing here panics, or allocates.
+// SAFETY: an array without a block is the system's. One with a block lies in it, since `begin` puts it at most
+// HEADER + align bytes behind the start of a block that is as much larger; it begins at a multiple of `align`, no
+// less than its own alignment; and the block goes back with the layout that it was taken with, which
+// `Block::of` makes of the array's. Nothing here panics: sizes are at most `isize::MAX`.
 unsafe impl GlobalAlloc for Aligned {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let layout = placed(layout);
-        // SAFETY: the caller's promise: the layout is not empty.
+        // SAFETY: neither layout is empty: the array's by the caller's promise, a block's is larger.
         unsafe {
-            let memory = System.alloc(layout);
-            advise(memory, layout);
-            memory
+            match Block::of(layout) {
+                Some(block) => block.begin(System.alloc(block.layout)),
+                None => System.alloc(layout),
+            }
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if placed(layout) == layout {
-            // SAFETY: the caller's promise.
-            return unsafe { System.alloc_zeroed(layout) };
-        }
-        // SAFETY: the caller's promise; what is zeroed was allocated.
+        // SAFETY: as above.
         unsafe {
-            let memory = self.alloc(layout);
-            if !memory.is_null() {
-                memory.write_bytes(0, layout.size());
+            match Block::of(layout) {
+                Some(block) => block.begin(System.alloc_zeroed(block.layout)),
+                None => System.alloc_zeroed(layout),
             }
-            memory
         }
     }
 
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise: with this alignment the size does not overflow.
-        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if placed(layout) == layout && placed(new) == new {
-            // SAFETY: the caller's promise.
-            return unsafe { System.realloc(memory, layout, size) };
-        }
-        // SAFETY: the caller's promise; both allocations have the bytes that are copied, and are not one.
+    unsafe fn dealloc(&self, array: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise: the array was taken with this layout, hence in such a block, or without.
         unsafe {
-            let moved = self.alloc(new);
-            if !moved.is_null() {
-                moved.copy_from_nonoverlapping(memory, layout.size().min(size));
-                self.dealloc(memory, layout);
+            match Block::of(layout) {
+                Some(block) => System.dealloc(start_of(array), block.layout),
+                None => System.dealloc(array, layout),
             }
-            moved
         }
     }
 
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise: the memory was allocated for this layout.
-        unsafe { System.dealloc(memory, placed(layout)) }
+    unsafe fn realloc(&self, array: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise: the new size is not 0, and does not overflow with this alignment. The array
+        // was taken with `layout`.
+        unsafe {
+            let new_layout = Layout::from_size_align_unchecked(size, layout.align());
+            let kept = layout.size().min(size);
+            match (Block::of(layout), Block::of(new_layout)) {
+                (None, None) => System.realloc(array, layout, size),
+                (Some(old), Some(new)) if old.align == new.align => {
+                    let start = start_of(array);
+                    let offset = array.offset_from_unsigned(start);
+                    let start = System.realloc(start, old.layout, new.layout.size());
+                    if !start.is_null() && new.offset(start) != offset {
+                        // Both places, of `kept` bytes, are in both blocks: each is larger than the array by as
+                        // much as an offset can be.
+                        start.add(offset).copy_to(start.add(new.offset(start)), kept);
+                    }
+                    new.begin(start)
+                }
+                _ => {
+                    let moved = self.alloc(new_layout);
+                    if !moved.is_null() {
+                        // The old one is still allocated, so they do not overlap.
+                        array.copy_to_nonoverlapping(moved, kept);
+                        self.dealloc(array, layout);
+                    }
+                    moved
+                }
+            }
+        }
     }
 }

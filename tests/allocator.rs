@@ -1,5 +1,6 @@
 //! The global allocator that places arrays for the kernels: where they begin, and that nothing is lost.
 
+#[cfg(target_pointer_width = "64")]
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
@@ -19,16 +20,18 @@ fn assert_aligned<T>(data: &[T], align: usize) {
 
 #[test]
 fn arrays_begin_at_lines_and_pages() {
-    // Several of each size, of which one could lie well by chance.
+    // Several of each size, of which one could lie well by chance, and something between them.
+    let mut between = Vec::new();
     for _ in 0..8 {
         for len in [KIB / 4, KIB / 4 + 1, 1000, 30_000, 500_000] {
             let arrays = [vec![0.0_f32; len], vec![1.0; len], (0..len).map(|i| i as f32).collect()];
             arrays.iter().for_each(|array| assert_aligned(array, 64));
-            std::mem::forget(vec![0_u8; 24]);
+            between.push(black_box(vec![0_u8; 24]));
         }
+        let huge = if cfg!(target_os = "linux") { 2 * MIB } else { 64 };
         for len in [MIB / 2, MIB / 2 + 1, 3 * MIB] {
-            assert_aligned(&vec![0.0_f32; len], 2 * MIB);
-            assert_aligned(&vec![1.0_f32; len], 2 * MIB);
+            assert_aligned(&vec![0.0_f32; len], huge);
+            assert_aligned(&vec![1.0_f32; len], huge);
         }
     }
 }
@@ -39,11 +42,19 @@ fn a_type_s_own_alignment_counts() {
     struct Small(u8);
     #[repr(align(16384))]
     struct Large(u8);
+    #[repr(align(4194304))]
+    struct Huge(u8);
     for i in 0..8 {
-        let (small, large) = (vec![Small(i)], vec![Large(i)]);
+        let (small, large, huge) = (vec![Small(i)], vec![Large(i)], vec![Huge(i)]);
         assert_aligned(&small, 32);
         assert_aligned(&large, 16_384);
-        assert_eq!((small[0].0, large[0].0), (i, i), "their content");
+        assert_aligned(&huge, 4 * MIB);
+        assert_eq!([small[0].0, large[0].0, huge[0].0], [i; 3], "their content");
+        // Larger than a huge page, with an alignment below it.
+        let mut many: Vec<Large> = (0..200).map(Large).collect();
+        many.extend((0..200).map(Large));
+        assert_aligned(&many, 16_384);
+        assert!(many.iter().zip((0..200).chain(0..200)).all(|(large, i)| large.0 == i), "grown");
     }
 }
 
@@ -64,7 +75,7 @@ fn what_grows_and_shrinks_keeps_its_content() {
     for i in 0..5 * MIB {
         grown.push(byte(i));
     }
-    for bytes in [5 * MIB, 2 * MIB, 2 * MIB - 1, 3 * KIB, KIB, KIB - 1, 10, 1] {
+    for bytes in [5 * MIB, 3 * MIB, 2 * MIB, 2 * MIB - 1, MIB, 3 * KIB, KIB, KIB - 1, 10, 1] {
         grown.truncate(bytes);
         grown.shrink_to_fit();
         let same = grown.iter().enumerate().all(|(i, &found)| found == byte(i));
@@ -73,8 +84,11 @@ fn what_grows_and_shrinks_keeps_its_content() {
 }
 
 #[test]
+#[cfg(target_pointer_width = "64")]
 fn what_nobody_has_is_refused() {
-    for (size, align) in [(isize::MAX as usize, 1), (isize::MAX as usize - 63, 64)] {
+    const MOST: usize = isize::MAX as usize;
+    for (size, align) in [(MOST, 1), (MOST - 63, 64), (MOST - 2 * MIB - 8, 1), (MOST - 3 * MIB, 1)]
+    {
         let layout = Layout::from_size_align(size, align).expect("a layout");
         // SAFETY: the layout is not empty, and what comes back is not used.
         let memory = unsafe { black_box(ALLOCATOR.alloc(layout)) };
@@ -84,10 +98,7 @@ fn what_nobody_has_is_refused() {
         assert!(memory.is_null(), "{size} zeros");
     }
     let mut array = black_box(vec![7_u8; 3 * MIB]);
-    assert!(
-        array.try_reserve_exact(isize::MAX as usize - 3 * MIB).is_err(),
-        "half of all addresses"
-    );
+    assert!(array.try_reserve_exact(MOST - 3 * MIB).is_err(), "half of all addresses");
     assert!(array.iter().all(|&byte| byte == 7), "the old content");
 }
 

@@ -171,7 +171,7 @@ fn rows() {
 
 /// Few rows, few columns, packed and not, in one chunk of k and in several, on one thread and on
 /// several, and B packed in several sweeps.
-const PRODUCTS: [(usize, usize, usize); 13] = [
+const PRODUCTS: [(usize, usize, usize); 15] = [
     (50, 70, 35),
     (49, 801, 33),
     (129, 40, 260),
@@ -185,6 +185,8 @@ const PRODUCTS: [(usize, usize, usize); 13] = [
     (60, 1601, 345),
     (270, 290, 301),
     (260, 289, 46),
+    (900, 9, 15),
+    (900, 16, 31),
 ];
 
 #[test]

@@ -94,6 +94,10 @@ fn gemm() {
         GemmShape { m: 1, k: 1100, n: 1000 },
         GemmShape { m: 1000, k: 1100, n: 1 },
     ]);
+    // Thin ones, of rows of AVX2 and of AVX-512, in pieces of 48 rows, of more, and of the most there are.
+    for m in [200, 1600, 6200] {
+        shapes.extend([(9, 15), (16, 16), (9, 32), (16, 29)].map(|(k, n)| GemmShape { m, k, n }));
+    }
     shapes.push(SWEEPS);
     shapes.extend(STREAMED);
     for shape in shapes {

@@ -47,8 +47,9 @@ const A_STRIDE: usize = KC + 16;
 /// most 150 KiB, and a matrix of 1,000 rows gives 20 pieces to share out. (96 rows: no faster.)
 const MC: usize = 48;
 
-/// The same of a thin product, whose pieces of `MC` rows take so little time that setting out shows. (Measured on
-/// AVX-512: 0.88 of their time where C is in the cache, 0.93 to 0.99 where it is not.)
+/// The same of a thin product whose A is read in place, if there are rows enough for [`MIN_PIECES`]: pieces of `MC`
+/// rows take so little time that setting out shows. (Measured on AVX-512: 0.88 of their time where C is in the
+/// cache, 0.93 to 0.99 where it is not.)
 const THIN_MC: usize = 384;
 
 /// C is cut along its columns too until there are this many pieces, where its rows alone give
@@ -215,13 +216,15 @@ impl WithSimd for Gemm<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let GemmShape { k, n, .. } = self.product.shape;
+        let GemmShape { m, k, n } = self.product.shape;
         // Rows of C that are written as fast as they are computed: smaller tiles, of which several are under way.
         let thin = k <= THIN_K && n > S::F32_LANES && n <= 2 * S::F32_LANES;
+        let large = thin && self.product.a.col_stride == 1;
+        let mc = if large { (m / MIN_PIECES).clamp(MC, THIN_MC) } else { MC };
         // Otherwise the largest whose accumulators, a row of B and a broadcast fit in the registers.
         match S::REGISTER_COUNT {
-            32.. if !thin => self.run::<S, 14, 2>(simd, MC),
-            _ => self.run::<S, 6, 2>(simd, if thin { THIN_MC } else { MC }),
+            32.. if !thin => self.run::<S, 14, 2>(simd, mc),
+            _ => self.run::<S, 6, 2>(simd, mc),
         }
     }
 }
@@ -534,8 +537,16 @@ impl<const MR: usize, const NV: usize> WithSimd for PackingPiece<'_, MR, NV> {
 }
 
 impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
+    /// Tiles whose rows of A are read in place, those before all others. Without packing, only a last tile with
+    /// missing rows needs a padded copy.
+    fn tiles_in_place(&self) -> usize {
+        let pack = self.panels.1 >= PACK_A_MIN_PANELS || self.product.a.col_stride != 1;
+        if pack { 0 } else { self.rows.1 / MR }
+    }
+
     fn borrow_packed_a(&self) -> Buffer {
-        Buffer::borrow(&PACKED_A, packed_a_len(self.rows.1, MR, A_STRIDE))
+        let rows = self.rows.1 - self.tiles_in_place() * MR;
+        Buffer::borrow(&PACKED_A, packed_a_len(rows, MR, A_STRIDE))
     }
 
     /// Adds one chunk of k (its start and length) to the piece, and finishes it if that is the
@@ -552,9 +563,7 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
         let nr = NV * S::F32_LANES;
         let tiles = self.rows.1.div_ceil(MR);
         let k_range = (start, kc);
-        // Without packing, only a last tile with missing rows needs a padded copy.
-        let pack = self.panels.1 >= PACK_A_MIN_PANELS || a.col_stride != 1;
-        let whole = if pack { 0 } else { self.rows.1 / MR };
+        let whole = self.tiles_in_place();
         if whole < tiles {
             let rows = (self.rows.0 + whole * MR, self.rows.1 - whole * MR);
             pack_a::<S, MR, A_STRIDE>(a, rows, k_range, packed_a);

@@ -1,9 +1,9 @@
 //! A global allocator that places arrays as kernels like them: from the start of a cache line, and if they are
 //! large on huge pages.
 //!
-//! A large `Vec` begins, where the C library is glibc, 16 bytes behind the start of a page, so that every vector
-//! of 64 bytes lies in two cache lines; and its pages are of 4 KiB, of which the processor remembers too few
-//! addresses for arrays of megabytes. NumPy asks for huge pages for its arrays, and PyTorch's begin at cache
+//! A large `Vec` usually begins, where the C library is glibc, 16 bytes behind the start of a page, so that every
+//! vector of 64 bytes lies in two cache lines; and its pages are of 4 KiB, of which the processor remembers too few
+//! addresses for arrays of megabytes. NumPy asks for huge pages for arrays as large, and PyTorch's begin at cache
 //! lines. A program that wants both says so once:
 //!
 //! ```
@@ -35,10 +35,10 @@ const HEADER: usize = size_of::<*mut u8>();
 /// The system's allocator, which begins what takes 1 KiB or more at a cache line, and on Linux what takes 2 MiB
 /// or more at a huge page, which it asks for (in vain where `transparent_hugepage/enabled` is `never`).
 ///
-/// With it products that write large matrices take 0.8 to 0.95 of the time, and a step of the study's
-/// convolutional network 0.95: the repository's `BENCHMARKS.md` has the measurements. An array of 1 KiB or more
-/// takes 72 bytes more; one of 2 MiB or more takes 2 MiB more of the address space, and of the memory as much
-/// as is left over of its last huge page.
+/// With it large products of few steps, or of few rows, take 0.78 to 0.85 of the time, others 0.91 to 1, and a step
+/// of the study's convolutional network 0.93 to 0.96: the repository's `BENCHMARKS.md` has the measurements. An array
+/// of 1 KiB or more takes 72 bytes more; one of 2 MiB or more takes 2 MiB more of the address space, of which some
+/// may be memory: at least what is left over of its last huge page. What grows or shrinks moves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Aligned;
 
@@ -81,7 +81,7 @@ impl Block {
             return start;
         }
         let offset = self.offset(start);
-        // SAFETY: `offset` is at least HEADER, and HEADER + align at most, which the block has. The array begins
+        // SAFETY: `offset` is at least HEADER, and less than HEADER + align, which the block has. The array begins
         // at a multiple of 64 at least, so the address before it is aligned.
         let array = unsafe {
             let array = start.add(offset);
@@ -105,16 +105,17 @@ impl Block {
 /// Where the block of an array begins.
 ///
 /// # Safety
-/// [`Block::begin`] has returned the array.
+/// [`Block::begin`] has returned the array, by a pointer that may be used before it, too.
 unsafe fn start_of(array: *mut u8) -> *mut u8 {
     // SAFETY: its header is there, aligned.
     unsafe { array.cast::<*mut u8>().sub(1).read() }
 }
 
-// SAFETY: an array without a block is the system's. One with a block lies in it, since `begin` puts it at most
+// SAFETY: an array without a block is the system's. One with a block lies in it, since `begin` puts it less than
 // HEADER + align bytes behind the start of a block that is as much larger; it begins at a multiple of `align`, no
 // less than its own alignment; and the block goes back with the layout that it was taken with, which
-// `Block::of` makes of the array's. Nothing here panics: sizes are at most `isize::MAX`.
+// `Block::of` makes of the array's. Nothing here panics: sizes are at most `isize::MAX`, and the array begins inside
+// the block, whose addresses do not wrap.
 unsafe impl GlobalAlloc for Aligned {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: neither layout is empty: the array's by the caller's promise, a block's is larger.
@@ -147,34 +148,20 @@ unsafe impl GlobalAlloc for Aligned {
     }
 
     unsafe fn realloc(&self, array: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise: the new size is not 0, and does not overflow with this alignment. The array
-        // was taken with `layout`.
+        // SAFETY: the caller's promise: the array was taken with `layout`; the new size is not 0, and does not
+        // overflow with this alignment. Both have the bytes that are copied, and do not overlap: the old one is
+        // still allocated.
         unsafe {
             let new_layout = Layout::from_size_align_unchecked(size, layout.align());
-            let kept = layout.size().min(size);
-            match (Block::of(layout), Block::of(new_layout)) {
-                (None, None) => System.realloc(array, layout, size),
-                (Some(old), Some(new)) if old.align == new.align => {
-                    let start = start_of(array);
-                    let offset = array.offset_from_unsigned(start);
-                    let start = System.realloc(start, old.layout, new.layout.size());
-                    if !start.is_null() && new.offset(start) != offset {
-                        // Both places, of `kept` bytes, are in both blocks: each is larger than the array by as
-                        // much as an offset can be.
-                        start.add(offset).copy_to(start.add(new.offset(start)), kept);
-                    }
-                    new.begin(start)
-                }
-                _ => {
-                    let moved = self.alloc(new_layout);
-                    if !moved.is_null() {
-                        // The old one is still allocated, so they do not overlap.
-                        array.copy_to_nonoverlapping(moved, kept);
-                        self.dealloc(array, layout);
-                    }
-                    moved
-                }
+            if Block::of(layout).is_none() && Block::of(new_layout).is_none() {
+                return System.realloc(array, layout, size);
             }
+            let moved = self.alloc(new_layout);
+            if !moved.is_null() {
+                array.copy_to_nonoverlapping(moved, layout.size().min(size));
+                self.dealloc(array, layout);
+            }
+            moved
         }
     }
 }

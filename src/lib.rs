@@ -88,10 +88,10 @@
 //! `lto = "off"` the standard library's iterators stay function calls in the innermost loops, which
 //! then take nine times as long. No `target-cpu` flag is needed.
 //!
-//! Arrays had better begin at cache lines, and the large ones be on huge pages, which the system's allocator
-//! gives to nobody who does not ask: a program that says
-//! `#[global_allocator] static ALLOCATOR: kernelet::allocator::Aligned = kernelet::allocator::Aligned;` has both
-//! for all its arrays (see [`allocator`]).
+//! Arrays had better begin at cache lines, and the large ones be on huge pages, which many Linux systems give only
+//! to those who ask: a program that says
+//! `#[global_allocator] static ALLOCATOR: kernelet::allocator::Aligned = kernelet::allocator::Aligned;` has the
+//! first for its arrays of 1 KiB and more, the second, on Linux, for those of 2 MiB and more (see [`allocator`]).
 //!
 //! # Features
 //!

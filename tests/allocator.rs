@@ -1,6 +1,5 @@
 //! The global allocator that places arrays for the kernels: where they begin, and that nothing is lost.
 
-#[cfg(target_pointer_width = "64")]
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
@@ -15,7 +14,18 @@ const MIB: usize = 1 << 20;
 #[track_caller]
 fn assert_aligned<T>(data: &[T], align: usize) {
     let bytes = size_of_val(data);
-    assert_eq!(data.as_ptr().addr() % align, 0, "{bytes} bytes do not begin at {align}");
+    // The compiler knows of a type's own alignment, and would not look.
+    let address = black_box(data.as_ptr()).addr();
+    assert_eq!(address % align, 0, "{bytes} bytes do not begin at {align}");
+}
+
+/// What so many bytes begin at, at least.
+fn promised(bytes: usize) -> usize {
+    match bytes {
+        0..1024 => 1,
+        2_097_152.. if cfg!(target_os = "linux") => 2 * MIB,
+        _ => 64,
+    }
 }
 
 #[test]
@@ -23,15 +33,10 @@ fn arrays_begin_at_lines_and_pages() {
     // Several of each size, of which one could lie well by chance, and something between them.
     let mut between = Vec::new();
     for _ in 0..8 {
-        for len in [KIB / 4, KIB / 4 + 1, 1000, 30_000, 500_000] {
+        for len in [KIB / 4, KIB / 4 + 1, 1000, 30_000, 500_000, MIB / 2, MIB / 2 + 1, 3 * MIB] {
             let arrays = [vec![0.0_f32; len], vec![1.0; len], (0..len).map(|i| i as f32).collect()];
-            arrays.iter().for_each(|array| assert_aligned(array, 64));
+            arrays.iter().for_each(|array| assert_aligned(array, promised(4 * len)));
             between.push(black_box(vec![0_u8; 24]));
-        }
-        let huge = if cfg!(target_os = "linux") { 2 * MIB } else { 64 };
-        for len in [MIB / 2, MIB / 2 + 1, 3 * MIB] {
-            assert_aligned(&vec![0.0_f32; len], huge);
-            assert_aligned(&vec![1.0_f32; len], huge);
         }
     }
 }
@@ -42,19 +47,37 @@ fn a_type_s_own_alignment_counts() {
     struct Small(u8);
     #[repr(align(16384))]
     struct Large(u8);
-    #[repr(align(4194304))]
-    struct Huge(u8);
     for i in 0..8 {
-        let (small, large, huge) = (vec![Small(i)], vec![Large(i)], vec![Huge(i)]);
+        let small = vec![Small(i)];
         assert_aligned(&small, 32);
+        // 1.6 MB, by the system's way; then 3.2, on huge pages; and back.
+        let mut large: Vec<Large> = (0..100).map(Large).collect();
         assert_aligned(&large, 16_384);
-        assert_aligned(&huge, 4 * MIB);
-        assert_eq!([small[0].0, large[0].0, huge[0].0], [i; 3], "their content");
-        // Larger than a huge page, with an alignment below it.
-        let mut many: Vec<Large> = (0..200).map(Large).collect();
-        many.extend((0..200).map(Large));
-        assert_aligned(&many, 16_384);
-        assert!(many.iter().zip((0..200).chain(0..200)).all(|(large, i)| large.0 == i), "grown");
+        large.extend((0..100).map(Large));
+        assert_aligned(&large, promised(3_276_800).max(16_384));
+        assert!(large.iter().zip((0..100).chain(0..100)).all(|(large, i)| large.0 == i), "grown");
+        large.truncate(100);
+        large.shrink_to_fit();
+        assert_aligned(&large, 16_384);
+        assert!(large.iter().zip(0..100).all(|(large, i)| large.0 == i), "shrunk");
+        assert_eq!(small[0].0, i, "its content");
+    }
+}
+
+/// No array of Rust's has it, but somebody may ask.
+#[test]
+fn a_stricter_alignment_than_a_huge_page_s_counts() {
+    let layout = |size| Layout::from_size_align(size, 4 * MIB).expect("a layout");
+    // SAFETY: the layouts are not empty; the memory is written before it is read, within its size, and given
+    // back with the layout that it then has.
+    unsafe {
+        let memory = ALLOCATOR.alloc(layout(3 * MIB));
+        assert!(!memory.is_null() && memory.addr().is_multiple_of(4 * MIB), "3 MiB");
+        memory.write_bytes(7, 3 * MIB);
+        let memory = ALLOCATOR.realloc(memory, layout(3 * MIB), 100);
+        assert!(!memory.is_null() && memory.addr().is_multiple_of(4 * MIB), "100 bytes");
+        assert_eq!(*std::slice::from_raw_parts(memory, 100), [7; 100], "their content");
+        ALLOCATOR.dealloc(memory, layout(100));
     }
 }
 
@@ -70,16 +93,24 @@ fn zeros_are_zeros_where_others_have_been() {
 
 #[test]
 fn what_grows_and_shrinks_keeps_its_content() {
-    let byte = |i: usize| (i % 251) as u8;
-    let mut grown = Vec::new();
-    for i in 0..5 * MIB {
-        grown.push(byte(i));
-    }
-    for bytes in [5 * MIB, 3 * MIB, 2 * MIB, 2 * MIB - 1, MIB, 3 * KIB, KIB, KIB - 1, 10, 1] {
-        grown.truncate(bytes);
-        grown.shrink_to_fit();
-        let same = grown.iter().enumerate().all(|(i, &found)| found == byte(i));
-        assert!(same && grown.len() == bytes, "{bytes} bytes");
+    let byte = |array: usize, i: usize| (array * 101 + i % 251) as u8;
+    // Several in turn, so that they are in each other's way and have to move.
+    let mut arrays = [const { Vec::new() }; 4];
+    let lens =
+        [10, 900, KIB, 3 * KIB, 3 * KIB + 80, 70 * KIB, 300 * KIB, MIB, 2 * MIB - 1, 2 * MIB];
+    let lens = lens.into_iter().chain([3 * MIB, 5 * MIB, 9 * MIB]);
+    for len in lens.clone().chain(lens.rev()) {
+        for (number, array) in arrays.iter_mut().enumerate() {
+            array.truncate(len);
+            array.shrink_to_fit();
+            array.reserve_exact(len - array.len());
+            array.extend((array.len()..len).map(|i| byte(number, i)));
+        }
+        for (number, array) in arrays.iter().enumerate() {
+            assert_aligned(array, promised(len));
+            let same = array.iter().enumerate().all(|(i, &found)| found == byte(number, i));
+            assert!(same && array.len() == len, "{len} bytes");
+        }
     }
 }
 
@@ -97,9 +128,13 @@ fn what_nobody_has_is_refused() {
         let memory = unsafe { black_box(ALLOCATOR.alloc_zeroed(layout)) };
         assert!(memory.is_null(), "{size} zeros");
     }
-    let mut array = black_box(vec![7_u8; 3 * MIB]);
-    assert!(array.try_reserve_exact(MOST - 3 * MIB).is_err(), "half of all addresses");
-    assert!(array.iter().all(|&byte| byte == 7), "the old content");
+    // What stays of its kind, and what becomes too large for any.
+    for (len, more) in [(3 * MIB, MOST - 6 * MIB), (3 * MIB, MOST - 3 * MIB), (64 * KIB, MIB)] {
+        let mut array = black_box(vec![7_u8; len]);
+        let grown = array.try_reserve_exact(more);
+        assert_eq!(grown.is_err(), more > MIB, "{more} bytes more");
+        assert!(array.iter().all(|&byte| byte == 7), "the old content");
+    }
 }
 
 /// The kernel says in `VmFlags` what it has been asked for, whether or not it had huge pages to give.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use kernelet::allocator::Aligned;
 
-/// The arrays of every contestant in Rust begin at cache lines, as PyTorch's do, and are on huge pages, as NumPy's.
+/// The arrays of every contestant in Rust begin at cache lines, as PyTorch's do, and the large ones are on huge pages, as NumPy's.
 #[global_allocator]
 static ALLOCATOR: Aligned = Aligned;
 

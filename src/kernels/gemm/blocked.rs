@@ -2,8 +2,8 @@
 //! epilogues applied while the finished tile is still in registers.
 //!
 //! The blocking is Goto and van de Geijn's ("Anatomy of High-Performance Matrix Multiplication",
-//! ACM TOMS 34(3), 2008) in BLIS's words: C is cut into pieces of `MC` rows, and of columns where
-//! those are few, k into chunks of at most `KC` so that an `MC x KC` block of A and a `KC x NR` panel of
+//! ACM TOMS 34(3), 2008) in BLIS's words: C is cut into pieces of `MC` rows (thin products of more), and of columns
+//! where those are few, k into chunks of at most `KC` so that an `MC x KC` block of A and a `KC x NR` panel of
 //! B stay in the second-level cache together. Some chunks of B at a time (a sweep) are packed by all
 //! threads, or by the thread whose piece alone needs them; A is packed where enough columns use it.
 //! Each piece adds up its chunks in order: the bits do not depend on the number of threads.

@@ -255,12 +255,17 @@ fn machines(folder: &Path) -> Result<Vec<Machine>> {
             continue;
         }
         let (mut rows, mut texts, mut sittings) = (vec![], vec![], vec![]);
-        for path in &records {
+        for path in records.iter().rev() {
+            let all = record::merge(record::read(path)?, &rows);
+            if all.len() == rows.len() {
+                // Everything in it has been measured anew.
+                continue;
+            }
+            rows = all;
             let text = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
             let date = path.file_stem().unwrap_or_default().to_string_lossy();
-            sittings.insert(0, format!("{date}, revision {}", value(&text, "revision: ")));
-            texts.insert(0, text);
-            rows = record::merge(rows, &record::read(path)?);
+            sittings.push(format!("{date}, revision {}", value(&text, "revision: ")));
+            texts.push(text);
         }
         machines.push(machine(
             name,

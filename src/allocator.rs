@@ -21,7 +21,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Bytes of a cache line, and of the longest vector.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Bytes from which an array begins at a cache line. Whatever is smaller had better stay close together.
 const LINE_FROM: usize = 1 << 10;
@@ -43,7 +43,6 @@ const HEADER: usize = size_of::<*mut u8>();
 pub struct Aligned;
 
 /// A block of the system's with room for an array wherever it may have to begin, and for a header before it.
-#[derive(Clone, Copy)]
 struct Block {
     /// What the system is asked for.
     layout: Layout,
@@ -66,21 +65,15 @@ impl Block {
         (array.align() <= align).then_some(Self { layout, align })
     }
 
-    /// Where the array begins in the block at `start`: between `HEADER` and `HEADER + align - 1` bytes
-    /// behind it.
-    fn offset(self, start: *mut u8) -> usize {
-        (start.addr() + HEADER).next_multiple_of(self.align) - start.addr()
-    }
-
     /// Writes the header, asks for huge pages, and returns the array; null if `start` is.
     ///
     /// # Safety
     /// `start` is null or a block of this layout, in which nothing is needed before the array.
-    unsafe fn begin(self, start: *mut u8) -> *mut u8 {
+    unsafe fn begin(&self, start: *mut u8) -> *mut u8 {
         if start.is_null() {
             return start;
         }
-        let offset = self.offset(start);
+        let offset = (start.addr() + HEADER).next_multiple_of(self.align) - start.addr();
         // SAFETY: `offset` is at least HEADER, and less than HEADER + align, which the block has. The array begins
         // at a multiple of 64 at least, so the address before it is aligned.
         let array = unsafe {
@@ -100,15 +93,6 @@ impl Block {
         }
         array
     }
-}
-
-/// Where the block of an array begins.
-///
-/// # Safety
-/// [`Block::begin`] has returned the array, by a pointer that may be used before it, too.
-unsafe fn start_of(array: *mut u8) -> *mut u8 {
-    // SAFETY: its header is there, aligned.
-    unsafe { array.cast::<*mut u8>().sub(1).read() }
 }
 
 // SAFETY: an array without a block is the system's. One with a block lies in it, since `begin` puts it less than
@@ -138,10 +122,14 @@ unsafe impl GlobalAlloc for Aligned {
     }
 
     unsafe fn dealloc(&self, array: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise: the array was taken with this layout, hence in such a block, or without.
+        // SAFETY: the caller's promise: the array was taken with this layout, hence in such a block, whose header is
+        // before it, or without.
         unsafe {
             match Block::of(layout) {
-                Some(block) => System.dealloc(start_of(array), block.layout),
+                Some(block) => {
+                    let start = array.cast::<*mut u8>().sub(1).read();
+                    System.dealloc(start, block.layout);
+                }
                 None => System.dealloc(array, layout),
             }
         }

@@ -6,6 +6,8 @@
 use std::cell::Cell;
 use std::thread::LocalKey;
 
+use crate::allocator::LINE;
+
 /// Where a buffer waits while nobody uses it.
 pub(super) type Home = LocalKey<Cell<Vec<f32>>>;
 
@@ -18,11 +20,9 @@ pub(super) struct Buffer {
     start: usize,
 }
 
-/// Bytes of a cache line, and of the longest vector: a vector that crosses two lines is loaded twice.
-const LINE: usize = 64;
-
 impl Buffer {
-    /// At least `len` elements of unspecified content, from the start of a cache line.
+    /// At least `len` elements of unspecified content, from the start of a cache line: a vector that crosses two is
+    /// loaded twice.
     pub(super) fn borrow(home: &'static Home, len: usize) -> Self {
         let mut data = home.take();
         let padded = len + LINE / size_of::<f32>();

@@ -222,7 +222,13 @@ pub(in crate::kernels) fn pack_b_panel<S: Simd, const NV: usize>(
         for start in (0..rows).step_by(ROWS_TRANSPOSED) {
             let rows = ROWS_TRANSPOSED.min(rows - start);
             let panel = &mut panel[start * nr..][..rows * nr];
-            for j in 0..width {
+            let whole = width - width % 4;
+            for j in (0..whole).step_by(4) {
+                let columns =
+                    std::array::from_fn(|i| b.column(column + j + i, first + start, rows));
+                copy_transposed(columns, &mut panel[j..], nr);
+            }
+            for j in whole..width {
                 let from = b.column(column + j, first + start, rows);
                 for (to, &value) in panel.chunks_exact_mut(nr).zip(from) {
                     to[j] = value;
@@ -242,4 +248,47 @@ fn copy<S: Simd>(from: &[f32], to: &mut [f32]) {
     for (to, &from) in to_tail.iter_mut().zip(from_tail) {
         *to = from;
     }
+}
+
+/// Copies four columns, so that they lie side by side: element p of each goes to row p of `to`, whose rows are
+/// `stride` apart.
+#[inline(always)]
+fn copy_transposed(columns: [&[f32]; 4], to: &mut [f32], stride: usize) {
+    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] =
+        columns.map(|column| column.as_chunks::<4>());
+    let (whole, rest) = to.split_at_mut((4 * a.len() * stride).min(to.len()));
+    let blocks = a.iter().zip(b).zip(c.iter().zip(d));
+    for (((&a, &b), (&c, &d)), to) in blocks.zip(whole.chunks_mut(4 * stride)) {
+        for (row, to) in transpose([a, b, c, d]).into_iter().zip(to.chunks_mut(stride)) {
+            to[..4].copy_from_slice(&row);
+        }
+    }
+    let blocks = a_rest.iter().zip(b_rest).zip(c_rest.iter().zip(d_rest));
+    for (((&a, &b), (&c, &d)), to) in blocks.zip(rest.chunks_mut(stride)) {
+        to[..4].copy_from_slice(&[a, b, c, d]);
+    }
+}
+
+/// Element (i, j) becomes element (j, i).
+#[inline(always)]
+pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // By name: what LLVM makes of the loop is many times as long, with every element on its own or with
+    // permutations that are dear.
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            __m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+        };
+        let [a, b, c, d] = rows.map(pulp::cast::<_, __m128>);
+        // SAFETY: SSE is in the baseline.
+        unsafe {
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+            let (ab_high, cd_high) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+            let low = [_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)];
+            let high = [_mm_movelh_ps(ab_high, cd_high), _mm_movehl_ps(cd_high, ab_high)];
+            pulp::cast([low, high])
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|i| rows.map(|row| row[i]))
 }

@@ -120,15 +120,17 @@ pub(super) unsafe fn gemm(
         return;
     }
     // With few rows or few columns the large operand is best read where it lies, row by row, and
-    // only the small one packed: where it is transposed, C^T = B^T A^T does that.
-    let few_rows = m <= streamed::FEW_ROWS && m < n && b.row_stride == 1;
+    // only the small one packed: where it is transposed, C^T = B^T A^T does that. (C^T is transposed on its way,
+    // which has fewer elements than the B to pack if there are fewer rows than steps of k.)
+    let few_rows = m <= streamed::FEW_ROWS && m < n && b.row_stride == 1 && m <= k;
     let few_columns = n <= streamed::FEW_ROWS && n < m && a.row_stride == 1 && {
         // Columns that the last vector of a row lacks are computed in vain, as long as C^T is not.
         let lanes = cpu.isa().lanes();
         let lacking = n.next_multiple_of(lanes) - n;
         a.col_stride * k > A_IN_PLACE_MAX || lacking * k > TRANSPOSED_STORE * lanes * n
     };
-    if (few_rows || few_columns) && k > 1 && matches!(epilogue, Epilogue::None) {
+    let by_element = matches!(epilogue, Epilogue::None | Epilogue::ReluMask(_));
+    if (few_rows || few_columns) && k > 1 && by_element {
         let to = Destination { row_stride: 1, col_stride: row_stride, ..to };
         let shape = GemmShape { m: n, k, n: m };
         product = Product { shape, a: b.transposed(), b: a.transposed(), to, ..product };
@@ -683,18 +685,18 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         MR.min(self.rows.1 - tile * MR)
     }
 
-    /// Finishes a tile with all its rows and writes it to C, whose rows are contiguous and whose element
+    /// Finishes the first `rows` of a tile and writes them to C, whose rows are contiguous and whose element
     /// `first` is the tile's first, in column `column`; if `MASKED`, without the columns that C does
     /// not have. Each step is a loop of its own, short enough for LLVM to unroll, or the sums would
     /// leave their registers.
     ///
     /// # Safety
-    /// The tile, without those columns, must lie inside C and belong to no other piece.
+    /// Those rows, without those columns, must lie inside C and belong to no other piece.
     #[inline(always)]
     unsafe fn store_rows<S: Simd, const W: usize, const MASKED: bool>(
         &self,
         simd: S,
-        first: usize,
+        (first, rows): (usize, usize),
         column: usize,
         mut sums: Tile<S, MR, W>,
         accumulate: bool,
@@ -711,6 +713,9 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         }
         if accumulate {
             for (i, row) in sums.iter_mut().enumerate() {
+                if i >= rows {
+                    continue;
+                }
                 for (j, sum) in row.iter_mut().enumerate() {
                     let at = first + i * row_stride + j * S::F32_LANES;
                     // SAFETY: inside C, by the caller's promise.
@@ -744,6 +749,9 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
                 let len = (self.product.shape.m - 1) * row_stride + n;
                 assert!(activation.len() >= len, "a mask of another size");
                 for (i, row) in sums.iter_mut().enumerate() {
+                    if i >= rows {
+                        continue;
+                    }
                     for (j, sum) in row.iter_mut().enumerate() {
                         let at = first + i * row_stride + j * S::F32_LANES;
                         let x = activation.as_ptr().wrapping_add(at);
@@ -755,6 +763,9 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
             }
         }
         for (i, row) in sums.iter().enumerate() {
+            if i >= rows {
+                continue;
+            }
             for (j, &sum) in row.iter().enumerate() {
                 let to = ptr.wrapping_add(first + i * row_stride + j * S::F32_LANES);
                 // SAFETY: inside C, by the caller's promise. Vectors are aligned like their elements.
@@ -781,25 +792,21 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         (column, width): (usize, usize),
         sums: Tile<S, MR, W>,
         accumulate: bool,
+        epilogue: Epilogue,
     ) {
-        /// # Safety
-        /// `to` and the `N - 1` behind it must be this thread's to write.
-        #[inline(always)]
-        unsafe fn write<const N: usize>(to: *mut f32, mut values: [f32; N], accumulate: bool) {
-            let to = to.cast::<[f32; N]>();
-            // SAFETY: the caller's promise; arrays are aligned like their elements.
-            unsafe {
-                if accumulate {
-                    for (value, old) in values.iter_mut().zip(to.read()) {
-                        *value += old;
-                    }
-                }
-                to.write(values);
-            }
-        }
+        let GemmShape { m, n, .. } = self.product.shape;
         let Destination { ptr, row_stride, col_stride, .. } = self.product.to;
         assert!(row_stride == 1 && rows <= MR && width <= W * S::F32_LANES, "another tile");
-        let at = |i, j| ptr.wrapping_add(row + i + (column + j) * col_stride);
+        let mask = match epilogue {
+            Epilogue::None => None,
+            Epilogue::ReluMask(activation) => {
+                assert!(activation.len() >= (n - 1) * col_stride + m, "a mask of another size");
+                Some(activation.as_ptr())
+            }
+            Epilogue::Bias(_) | Epilogue::BiasRelu(_) => unreachable!("by rows alone"),
+        };
+        let finish = Finish { ptr, mask, accumulate };
+        let at = |i, j| row + i + (column + j) * col_stride;
         // A copy: what is addressed lies in memory, from the start.
         let copy = sums;
         let sums = black_box(&copy).as_ptr().cast::<f32>();
@@ -812,7 +819,7 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
                 unsafe {
                     let block = std::array::from_fn(|r| sum(i + r, j).cast::<[f32; 4]>().read());
                     for (c, values) in transpose(block).into_iter().enumerate() {
-                        write(at(i, j + c), values, accumulate);
+                        finish.elements(at(i, j + c), values);
                     }
                 }
             }
@@ -820,7 +827,7 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         for j in 0..width {
             for i in if j < columns { blocks } else { 0 }..rows {
                 // SAFETY: as above.
-                unsafe { write(at(i, j), [*sum(i, j)], accumulate) };
+                unsafe { finish.elements(at(i, j), [*sum(i, j)]) };
             }
         }
     }
@@ -842,48 +849,69 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         let column = panel * NV * S::F32_LANES;
         let rows = self.tile_rows(tile);
         let n = self.product.shape.n;
-        let Destination { ptr, first_row, row_stride, col_stride } = self.product.to;
+        let Destination { first_row, row_stride, col_stride, .. } = self.product.to;
         let row = self.rows.0 - first_row + tile * MR;
         if col_stride != 1 {
             let width = (W * S::F32_LANES).min(n - column);
             // SAFETY: the caller's promise: the tile's rows and these columns lie inside C and belong to no other
             // piece.
             return unsafe {
-                self.store_columns::<S, W>((row, rows), (column, width), sums, accumulate)
+                self.store_columns::<S, W>((row, rows), (column, width), sums, accumulate, epilogue)
             };
         }
         let first = row * row_stride + column;
-        if rows == MR {
-            // SAFETY: `rows` rows from `first` and these columns lie inside C, and belong to no
-            // other piece.
-            return unsafe {
-                if column + W * S::F32_LANES <= n {
-                    self.store_rows::<S, W, false>(simd, first, column, sums, accumulate, epilogue);
-                } else {
-                    self.store_rows::<S, W, true>(simd, first, column, sums, accumulate, epilogue);
-                }
-            };
-        }
-        // A copy in memory, so that a loop can pick its vectors.
-        let copy = sums;
-        for (i, row) in black_box(&copy).iter().enumerate().take(rows) {
-            for (j, &sum) in row.iter().enumerate() {
-                let bias_at = column + j * S::F32_LANES;
-                if bias_at >= n {
-                    break;
-                }
-                let width = S::F32_LANES.min(n - bias_at);
-                let at = first + i * row_stride + j * S::F32_LANES;
-                // SAFETY: this row and these `width` columns lie inside C; no other piece covers
-                // them, and only this slice of C is alive here.
-                let to = unsafe { std::slice::from_raw_parts_mut(ptr.add(at), width) };
-                let sum = if accumulate { simd.add_f32s(load(simd, to), sum) } else { sum };
-                let value = finish(simd, sum, epilogue, bias_at, at, width);
-                match S::as_mut_simd_f32s(to) {
-                    ([whole], _) => *whole = value,
-                    (_, tail) => simd.partial_store_f32s(tail, value),
-                }
+        // SAFETY: `rows` rows from `first` and these columns lie inside C, and belong to no other piece.
+        unsafe {
+            if column + W * S::F32_LANES <= n {
+                self.store_rows::<S, W, false>(
+                    simd,
+                    (first, rows),
+                    column,
+                    sums,
+                    accumulate,
+                    epilogue,
+                );
+            } else {
+                self.store_rows::<S, W, true>(
+                    simd,
+                    (first, rows),
+                    column,
+                    sums,
+                    accumulate,
+                    epilogue,
+                );
             }
+        }
+    }
+}
+
+/// How sums become elements of a C.
+struct Finish {
+    ptr: *mut f32,
+    /// Where it is not positive, an element is 0.
+    mask: Option<*const f32>,
+    accumulate: bool,
+}
+
+impl Finish {
+    /// Finishes and writes `N` neighbours from element `at` on.
+    ///
+    /// # Safety
+    /// They must be elements of C, and this thread's; the mask has as many.
+    #[inline(always)]
+    unsafe fn elements<const N: usize>(&self, at: usize, mut sums: [f32; N]) {
+        let to = self.ptr.wrapping_add(at).cast::<[f32; N]>();
+        // SAFETY: the caller's promise; arrays are aligned like their elements.
+        unsafe {
+            if self.accumulate {
+                let old = to.read();
+                sums = std::array::from_fn(|i| old[i] + sums[i]);
+            }
+            if let Some(mask) = self.mask {
+                let mask = mask.wrapping_add(at).cast::<[f32; N]>().read();
+                sums = std::array::from_fn(|i| if mask[i] > 0.0 { sums[i] } else { 0.0 });
+            }
+            to.write(sums);
         }
     }
 }
@@ -913,29 +941,6 @@ unsafe fn read<S: Simd, const MASKED: bool>(
             simd.mask_load_ptr_f32s(mask, ptr)
         } else {
             ptr.cast::<S::f32s>().read_unaligned()
-        }
-    }
-}
-
-/// Applies the epilogue to a vector of `width` sums at element `at` of C, whose columns start at
-/// `bias_at`.
-#[inline(always)]
-fn finish<S: Simd>(
-    simd: S,
-    sum: S::f32s,
-    epilogue: Epilogue,
-    bias_at: usize,
-    at: usize,
-    width: usize,
-) -> S::f32s {
-    match epilogue {
-        Epilogue::None => sum,
-        Epilogue::Bias(bias) => simd.add_f32s(sum, load(simd, &bias[bias_at..][..width])),
-        Epilogue::BiasRelu(bias) => {
-            relu(simd, simd.add_f32s(sum, load(simd, &bias[bias_at..][..width])))
-        }
-        Epilogue::ReluMask(activation) => {
-            keep_where_positive(simd, load(simd, &activation[at..][..width]), sum)
         }
     }
 }

@@ -445,6 +445,18 @@ fn places_and_windows_that_cannot_be_are_named() {
             let wanted = outside(place.into());
             assert_eq!(message, Some(wanted), "element {at} on {cpu:?}");
         }
+        // Of windows that overlap, too: the last row's places are 0 to 5, the first's 3 to 8.
+        let input = ImageShape { batch: 1, height: 5, width: 5, channels: 19 };
+        let overlapping = PoolShape { input, window: Window::square(3, 2, Padding::Same) };
+        for (at, place) in [(0, 1u8), (18, 0), (170, 8), (5 * 19, 9)] {
+            let mut argmax = [4; 171];
+            argmax[at] = place;
+            let message = panic_of(|| {
+                max_pool::backward(cpu, overlapping, &argmax, &zeros(171), &mut zeros(475));
+            });
+            let wanted = outside(place.into());
+            assert_eq!(message, Some(wanted), "element {at} of overlapping windows on {cpu:?}");
+        }
 
         let shape = PoolShape { input: IMAGES, window: still };
         let message = panic_of(|| avg_pool::forward(cpu, shape, &zeros(120), &mut zeros(9)));

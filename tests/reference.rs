@@ -610,6 +610,13 @@ fn pools() -> Vec<PoolShape> {
     shapes.push(PoolShape { input: image((12, 31, 30), 17), window });
     let window = Window::square(16, 5, Padding::Same);
     shapes.push(PoolShape { input: image((2, 33, 17), 3), window });
+    // One image for several threads, whose rows part windows; then three.
+    for (size, stride) in [(3, 2), (2, 2), (5, 1), (2, 3)] {
+        let window = Window::square(size, stride, Padding::Same);
+        shapes.push(PoolShape { input: image((1, 61, 33), 70), window });
+    }
+    let window = Window::square(3, 2, Padding::Valid);
+    shapes.push(PoolShape { input: image((3, 37, 30), 41), window });
     shapes
 }
 

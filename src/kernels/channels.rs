@@ -24,6 +24,27 @@ macro_rules! for_each_vector {
 }
 pub(super) use for_each_vector;
 
+/// [`for_each_vector`], but several whole vectors at a time as long as there are so many: `$count` is a
+/// constant, too. What is added up of one vector after the other waits for the sum; of several it need not.
+macro_rules! for_each_vectors {
+    ($simd:ident, $channels:expr, |$at:ident, $width:ident, $whole:ident, $count:ident| $body:block) => {{
+        let (channels, lanes) = ($channels, S::F32_LANES);
+        let several = channels - channels % (4 * lanes);
+        for $at in (0..several).step_by(4 * lanes) {
+            let $width = lanes;
+            const $whole: bool = true;
+            const $count: usize = 4;
+            $body
+        }
+        const $count: usize = 1;
+        for_each_vector!($simd, channels - several, |at, $width, $whole| {
+            let $at = several + at;
+            $body
+        });
+    }};
+}
+pub(super) use for_each_vectors;
+
 /// A vector of `width` elements from `at`; lanes that are missing (only if not `WHOLE`) are 0.
 #[inline(always)]
 pub(super) fn load<S: Simd, const WHOLE: bool>(

@@ -109,7 +109,8 @@ pub fn forward(
         if image > 0 {
             // SAFETY: every image comes once.
             let (y, argmax) = unsafe { (y.get(index), argmax.get(index)) };
-            cpu.dispatch(max_pool::Image { shape: pool, x: r, normalization: None, y, argmax });
+            let (x, normalization, first) = (r, None, 0);
+            cpu.dispatch(max_pool::Rows { shape: pool, x, normalization, first, y, argmax });
         }
     });
 }

@@ -4,16 +4,19 @@
 //! sum of the dy of w windows, within `w u` of the sum of their magnitudes, with u = 2^-24.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pulp::{Simd, WithSimd};
 
-use super::channels::{for_each_vector, load, load_unchecked, store};
+use super::channels::{
+    for_each_vector, for_each_vectors, load, load_unchecked, store, store_unchecked,
+};
 use super::relu_batch_norm::Normalization;
-use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
+use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::is_avx512;
 use crate::cpu::{Chunks, Cpu};
-use crate::shape::{PoolShape, Window, check_len};
+use crate::shape::{ImageShape, PoolShape, Window, check_len};
 
 /// A number that names a place in a window, row by row: `u8`, `u16` or `u32`, whichever is large
 /// enough.
@@ -113,16 +116,17 @@ pub fn forward<P: Place>(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32], 
 pub fn backward<P: Place>(cpu: &Cpu, shape: PoolShape, argmax: &[P], dy: &[f32], dx: &mut [f32]) {
     check(shape, dx.len(), "dx", dy.len(), "dy", argmax);
     kernel_span!("max_pool::backward", dy.len(), 4 * dx.len() + (4 + size_of::<P>()) * dy.len());
-    let output = shape.output().image_len();
     let parallel = dx.len() >= ELEMENTWISE_PARALLEL_MIN;
-    cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
-        let argmax = &argmax[index * output..][..output];
-        let dy = &dy[index * output..][..output];
-        if !covers_every_pixel_once(shape) || !cpu.dispatch(OneWindowEach { shape, argmax, dy, dx })
-        {
-            backward_image(shape, argmax, dy, dx);
-        }
+    let rows = rows_per_chunk(shape.input, dx.len(), shape.window.stride[0]);
+    let chunk = rows * shape.input.width * shape.input.channels;
+    let found = AtomicUsize::new(0);
+    cpu.for_each_chunk(parallel, dx, chunk, |index, dx| {
+        let here = cpu.dispatch(BackwardRows { shape, argmax, dy, first: index * rows, dx });
+        found.fetch_add(here, Ordering::Relaxed);
     });
+    if found.into_inner() != dy.len() {
+        check_places(shape, argmax);
+    }
 }
 
 /// Runs `$body` for every pixel of a window, with `$place` its place there and `$pixel` its number in the
@@ -154,8 +158,8 @@ macro_rules! for_each_pixel {
 }
 pub(super) use for_each_pixel;
 
-/// Lanes of the widest vector.
-pub(super) const MAX_LANES: usize = 64;
+/// Lanes of the widest vector, AVX-512's.
+const MAX_LANES: usize = 16;
 
 #[track_caller]
 pub(super) fn check<P: Place>(
@@ -190,67 +194,111 @@ pub(super) fn run<P: Place>(
     y: &mut [f32],
     argmax: &mut [P],
 ) {
-    let (input, output) = (shape.input.image_len(), shape.output().image_len());
-    let argmax = Chunks::new(argmax, output);
+    let output = shape.output();
+    let rows = rows_per_chunk(output, x.len(), 1);
+    let chunk = rows * output.width * output.channels;
+    let argmax = Chunks::new(argmax, chunk);
     let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
-    cpu.for_each_chunk(parallel, y, output, |index, y| {
-        let x = &x[index * input..][..input];
+    cpu.for_each_chunk(parallel, y, chunk, |index, y| {
         // SAFETY: `for_each_chunk` calls this once for every index.
         let argmax = unsafe { argmax.get(index) };
-        cpu.dispatch(Image { shape, x, normalization, y, argmax });
+        cpu.dispatch(Rows { shape, x, normalization, first: index * rows, y, argmax });
     });
 }
 
-/// One image's windows.
-pub(super) struct Image<'a, P> {
+/// How many of the batch's rows a thread takes at a time, where all of them together have, or are made of,
+/// `elements`: a multiple of `stride`, so that no window of that height is cut.
+pub(super) fn rows_per_chunk(images: ImageShape, elements: usize, stride: usize) -> usize {
+    let rows = images.batch * images.height;
+    rows.div_ceil(elements.div_ceil(ELEMENTWISE_CHUNK).max(1)).next_multiple_of(stride).min(rows)
+}
+
+/// [`forward`] of rows of windows, whoever does the others.
+pub(super) struct Rows<'a, P> {
     pub(super) shape: PoolShape,
+    /// Whole images.
     pub(super) x: &'a [f32],
     pub(super) normalization: Option<&'a Normalization>,
+    /// The first of the rows, counted through all images.
+    pub(super) first: usize,
     pub(super) y: &'a mut [f32],
     pub(super) argmax: &'a mut [P],
 }
 
-impl<P: Place> WithSimd for Image<'_, P> {
+impl<P: Place> WithSimd for Rows<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shape, x, normalization, y, argmax } = self;
-        let channels = shape.input.channels;
+        let Self { shape, x, normalization, first, y, argmax } = self;
+        let (image, channels) = (shape.input.image_len(), shape.input.channels);
         let windows = Windows::new(shape);
         let output = shape.output();
-        assert_eq!(x.len(), shape.input.image_len(), "an image");
-        for oy in 0..output.height {
+        let row = output.width * channels;
+        let rows = y.chunks_exact_mut(row).zip(argmax.chunks_exact_mut(row));
+        for (number, (y, argmax)) in (first..).zip(rows) {
+            let x = &x[number / output.height * image..][..image];
+            let oy = number % output.height;
             let fours = windows.fours(oy);
             if fours > 0 {
                 let row = shape.input.width * channels;
                 let x = &x[windows.at(oy, 0).rows.start * row..][..2 * row];
-                let to = oy * output.width * channels;
-                let (y, argmax) = (&mut y[to..], &mut argmax[to..]);
                 largest_of_fours(simd, channels, fours, x.split_at(row), normalization, y, argmax);
             }
-            for_each_vector!(simd, channels, |at, width, WHOLE| {
-                for ox in fours..output.width {
-                    let window = windows.at(oy, ox);
-                    let to = (oy * output.width + ox) * channels + at;
-                    let first = window.pixel(window.rows.start, window.columns.start);
-                    let max = load::<S, WHOLE>(simd, x, first * channels + at, width);
-                    let here = window.place(window.rows.start, window.columns.start);
-                    let mut best = (max, place(simd, here));
-                    for_each_pixel!(window, |here, pixel| {
-                        let from = pixel * channels + at;
-                        // SAFETY: a window's pixels are the image's, of which x has all;
-                        // `for_each_vector` gives whole vectors where WHOLE.
-                        let x = unsafe { load_unchecked::<S, WHOLE>(simd, x, from, width) };
-                        best = larger_or_nan(simd, best, (x, place(simd, here)));
-                    });
+            for ox in fours..output.width {
+                let window = windows.at(oy, ox);
+                for_each_vector!(simd, channels, |at, width, WHOLE| {
+                    let part = (channels, at, width);
+                    // SAFETY: a window's pixels are the image's, of which x has all; `for_each_vector` gives
+                    // whole vectors where WHOLE.
+                    let (mut best, sum) =
+                        unsafe { largest::<S, WHOLE, false>(simd, x, part, &window) };
+                    if is_any_nan(simd, sum) {
+                        // SAFETY: the same.
+                        (best, _) = unsafe { largest::<S, WHOLE, true>(simd, x, part, &window) };
+                    }
                     let max = normalized::<S, WHOLE>(simd, best.0, normalization, at, width);
+                    let to = ox * channels + at;
                     store::<S, WHOLE>(simd, y, to, width, max);
                     store_places(simd, best.1, &mut argmax[to..][..width]);
-                }
-            });
+                });
+            }
         }
     }
+}
+
+/// The largest elements of a window, of `width` of its `channels` from `at`, and the sum of all, which is NaN if
+/// one of them is (or where it overflows): then they must be looked for with `MAYBE_NAN`.
+///
+/// # Safety
+/// x must have the window's pixels, and `width` be the vector's if `WHOLE`.
+#[inline(always)]
+unsafe fn largest<S: Simd, const WHOLE: bool, const MAYBE_NAN: bool>(
+    simd: S,
+    x: &[f32],
+    (channels, at, width): (usize, usize, usize),
+    window: &PoolWindow,
+) -> (Placed<S>, S::f32s) {
+    let (top, left) = (window.rows.start, window.columns.start);
+    let max = load::<S, WHOLE>(simd, x, window.pixel(top, left) * channels + at, width);
+    let mut best = (max, simd.splat_u32s(window.place(top, left) as u32));
+    let mut sum = simd.splat_f32s(0.0);
+    for row in window.rows.clone() {
+        let mut here = simd.splat_u32s(window.place(row, left) as u32);
+        for column in window.columns.clone() {
+            let from = window.pixel(row, column) * channels + at;
+            // SAFETY: the caller's promise.
+            let x = unsafe { load_unchecked::<S, WHOLE>(simd, x, from, width) };
+            if MAYBE_NAN {
+                best = larger_or_nan(simd, best, (x, here));
+            } else {
+                sum = simd.add_f32s(sum, x);
+                best = larger(simd, best, (x, here));
+            }
+            here = simd.add_u32s(here, simd.splat_u32s(1));
+        }
+    }
+    (best, sum)
 }
 
 /// The first `windows` windows of a row of them: 2 x 2 pixels each, side by side, from two rows of an image.
@@ -276,15 +324,12 @@ fn largest_of_fours<S: Simd, P: Place>(
             // None is NaN if their sum is not: three additions instead of a comparison for each.
             // (Infinities, and what overflows, may add up to NaN, which takes longer and does no harm.)
             let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
-            let nan = simd.not_m32s(simd.equal_f32s(sum, sum));
-            let (a, b) = ((a, place(simd, 0)), (b, place(simd, 1)));
-            let (c, d) = ((c, place(simd, 2)), (d, place(simd, 3)));
-            // (Of no lane it is their number; else it may not be the first.)
-            let none = simd.first_true_m32s(nan) == S::F32_LANES;
-            let best = if none {
-                larger(simd, larger(simd, a, b), larger(simd, c, d))
-            } else {
+            let (a, b) = ((a, simd.splat_u32s(0)), (b, simd.splat_u32s(1)));
+            let (c, d) = ((c, simd.splat_u32s(2)), (d, simd.splat_u32s(3)));
+            let best = if is_any_nan(simd, sum) {
                 larger_or_nan(simd, larger_or_nan(simd, larger_or_nan(simd, a, b), c), d)
+            } else {
+                larger(simd, larger(simd, a, b), larger(simd, c, d))
             };
             let max = normalized::<S, WHOLE>(simd, best.0, normalization, at, width);
             store::<S, WHOLE>(simd, y, at, width, max);
@@ -293,12 +338,13 @@ fn largest_of_fours<S: Simd, P: Place>(
     }
 }
 
-/// Elements, and the numbers of their places, which travel as the bits of floats and are not computed with.
-type Placed<S> = (<S as Simd>::f32s, <S as Simd>::f32s);
+/// Elements, and the numbers of their places.
+type Placed<S> = (<S as Simd>::f32s, <S as Simd>::u32s);
 
 #[inline(always)]
-fn place<S: Simd>(simd: S, place: usize) -> S::f32s {
-    simd.splat_f32s(f32::from_bits(place as u32))
+fn is_any_nan<S: Simd>(simd: S, x: S::f32s) -> bool {
+    // (Of no lane it is their number; else it may not be the first.)
+    simd.first_true_m32s(simd.not_m32s(simd.equal_f32s(x, x))) != S::F32_LANES
 }
 
 /// The largest elements, normalised if that is asked for.
@@ -324,7 +370,7 @@ fn normalized<S: Simd, const WHOLE: bool>(
 #[inline(always)]
 fn larger<S: Simd>(simd: S, a: Placed<S>, b: Placed<S>) -> Placed<S> {
     let larger = simd.greater_than_f32s(b.0, a.0);
-    (simd.select_f32s(larger, b.0, a.0), simd.select_f32s(larger, b.1, a.1))
+    (simd.max_f32s(b.0, a.0), simd.select_u32s(larger, b.1, a.1))
 }
 
 /// The larger of two elements, or the first; the second, if it is NaN.
@@ -332,80 +378,161 @@ fn larger<S: Simd>(simd: S, a: Placed<S>, b: Placed<S>) -> Placed<S> {
 fn larger_or_nan<S: Simd>(simd: S, a: Placed<S>, b: Placed<S>) -> Placed<S> {
     let nan = simd.not_m32s(simd.equal_f32s(b.0, b.0));
     let larger = simd.or_m32s(simd.greater_than_f32s(b.0, a.0), nan);
-    (simd.select_f32s(larger, b.0, a.0), simd.select_f32s(larger, b.1, a.1))
+    (simd.select_f32s(larger, b.0, a.0), simd.select_u32s(larger, b.1, a.1))
 }
 
-/// Whether every pixel is in exactly one window, and places' numbers are exact as floats.
+/// Whether every pixel is in exactly one window.
 pub(super) fn covers_every_pixel_once(shape: PoolShape) -> bool {
     let Window { size, stride, .. } = shape.window;
     let output = shape.output();
     size == stride
-        && shape.window.area() <= 1 << f32::MANTISSA_DIGITS
         && output.height * stride[0] >= shape.input.height
         && output.width * stride[1] >= shape.input.width
 }
 
-/// [`backward`] of one image whose pixels are each in one window: every dx is written once, by the
-/// place that it has there. Tells whether every dy has found its place.
-struct OneWindowEach<'a, P> {
-    shape: PoolShape,
-    argmax: &'a [P],
-    dy: &'a [f32],
-    dx: &'a mut [f32],
+/// [`backward`] of rows of pixels, whoever does the others. Gives the number of dy that have found their places,
+/// of which each has one.
+pub(super) struct BackwardRows<'a, P> {
+    pub(super) shape: PoolShape,
+    /// Of all images, as dy.
+    pub(super) argmax: &'a [P],
+    pub(super) dy: &'a [f32],
+    /// The first of the rows, counted through all images.
+    pub(super) first: usize,
+    pub(super) dx: &'a mut [f32],
 }
 
-impl<P: Place> WithSimd for OneWindowEach<'_, P> {
-    type Output = bool;
+impl<P: Place> WithSimd for BackwardRows<'_, P> {
+    type Output = usize;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> bool {
-        let Self { shape, argmax, dy, dx } = self;
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        if covers_every_pixel_once(self.shape) {
+            self.add_up::<S, true>(simd)
+        } else {
+            self.add_up::<S, false>(simd)
+        }
+    }
+}
+
+impl<P: Place> BackwardRows<'_, P> {
+    /// With `ONCE`, every pixel is in one window, and its dx is written when that comes.
+    #[inline(always)]
+    fn add_up<S: Simd, const ONCE: bool>(self, simd: S) -> usize {
+        let Self { shape, argmax, dy, first, dx } = self;
         let channels = shape.input.channels;
         let windows = Windows::new(shape);
         let output = shape.output();
-        let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
-        let mut lost = zero;
-        for oy in 0..output.height {
-            for ox in 0..output.width {
-                let window = windows.at(oy, ox);
-                let from = (oy * output.width + ox) * channels;
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    // 0 for a subnormal, as the sum that `backward_image` makes.
-                    let dy = simd.add_f32s(load::<S, WHOLE>(simd, dy, from + at, width), zero);
-                    let place = places(simd, &argmax[from + at..][..width]);
-                    let mut missing = one;
-                    for_each_pixel!(window, |here, pixel| {
-                        let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
-                        missing = simd.select_f32s(is_here, zero, missing);
-                        let dx_here = simd.select_f32s(is_here, dy, zero);
-                        store::<S, WHOLE>(simd, dx, pixel * channels + at, width, dx_here);
+        let (zero, none) = (simd.splat_f32s(0.0), simd.splat_u32s(0));
+        // Lanes that are missing find nothing.
+        let one_of_rest = simd.partial_load_u32s(&[1; MAX_LANES][..channels % S::F32_LANES]);
+        let mut found = none;
+        // Where windows overlap, the channels that fill no vector come one by one: for each place to load and to
+        // store part of a vector takes longer.
+        let in_vectors = if ONCE { channels } else { channels - channels % S::F32_LANES };
+        let mut found_alone = 0;
+        for (image, rows, dx) in rows_by_image(shape.input, first, dx) {
+            if !ONCE {
+                dx.fill(0.0);
+            }
+            let pixels = rows.start * shape.input.width..rows.end * shape.input.width;
+            for oy in windows.touching(rows.clone()) {
+                for ox in 0..output.width {
+                    let mut window = windows.at(oy, ox);
+                    let from = ((image * output.height + oy) * output.width + ox) * channels;
+                    for c in in_vectors..channels {
+                        let pixel = window.pixel_of_place(argmax[from + c].index());
+                        if pixels.contains(&pixel) {
+                            dx[(pixel - pixels.start) * channels + c] += dy[from + c];
+                            found_alone += 1;
+                        }
+                    }
+                    window.rows = window.rows.start.max(rows.start)..window.rows.end.min(rows.end);
+                    for_each_vectors!(simd, in_vectors, |at, width, WHOLE, COUNT| {
+                        let one = if WHOLE { simd.splat_u32s(1) } else { one_of_rest };
+                        let (mut dys, mut place) = ([zero; COUNT], [none; COUNT]);
+                        let mut missing = [one; COUNT];
+                        for i in 0..COUNT {
+                            let from = from + at + i * width;
+                            dys[i] = load::<S, WHOLE>(simd, dy, from, width);
+                            place[i] = places(simd, &argmax[from..]);
+                        }
+                        for_each_pixel!(window, |here, pixel| {
+                            let here = simd.splat_u32s(here as u32);
+                            let to = (pixel - pixels.start) * channels + at;
+                            for i in 0..COUNT {
+                                let to = to + i * width;
+                                let is_here = simd.equal_u32s(place[i], here);
+                                missing[i] = simd.select_u32s(is_here, none, missing[i]);
+                                let dy = simd.select_f32s(is_here, dys[i], zero);
+                                // SAFETY: the window's rows are among `rows`, of which dx has all, and its columns
+                                // the image's; every pixel has `COUNT` times `width` channels from `at`, a vector's
+                                // if WHOLE (`for_each_vectors`).
+                                unsafe {
+                                    let sum = if ONCE {
+                                        zero
+                                    } else {
+                                        load_unchecked::<S, WHOLE>(simd, dx, to, width)
+                                    };
+                                    let sum = simd.add_f32s(sum, dy);
+                                    store_unchecked::<S, WHOLE>(simd, dx, to, width, sum);
+                                }
+                            }
+                        });
+                        for missing in missing {
+                            found = simd.add_u32s(found, simd.sub_u32s(one, missing));
+                        }
                     });
-                    lost = simd.add_f32s(lost, missing);
-                });
+                }
             }
         }
-        simd.reduce_sum_f32s(lost) == 0.0
+        let mut lanes = [0; MAX_LANES];
+        S::as_mut_simd_u32s(&mut lanes[..S::F32_LANES]).0[0] = found;
+        lanes.iter().map(|&found: &u32| found as usize).sum::<usize>() + found_alone
     }
 }
 
-/// Numbers of places as floats, to compare with.
-#[inline(always)]
-pub(super) fn places<S: Simd, P: Place>(simd: S, places: &[P]) -> S::f32s {
-    // As many as AVX-512 has lanes: a loop of constant length becomes one instruction.
-    if let Ok(whole) = <&[P; 16]>::try_from(places) {
-        let floats = whole.map(|place| place.index() as u32 as f32);
-        return load::<S, true>(simd, &floats, 0, 16);
-    }
-    let mut floats = [0.0; MAX_LANES];
-    for (float, &place) in floats.iter_mut().zip(places) {
-        *float = place.index() as u32 as f32;
-    }
-    load::<S, true>(simd, &floats, 0, S::F32_LANES)
+/// What there is of every image in `rows`, whose first is the batch's `first`: the image's number, which of its
+/// rows, and those.
+pub(super) fn rows_by_image(
+    images: ImageShape,
+    mut first: usize,
+    mut rows: &mut [f32],
+) -> impl Iterator<Item = (usize, Range<usize>, &mut [f32])> {
+    let row = images.width * images.channels;
+    std::iter::from_fn(move || {
+        let (image, top) = (first.checked_div(images.height)?, first % images.height);
+        let bottom = images.height.min(top + rows.len().checked_div(row)?);
+        first += bottom - top;
+        let part = rows.split_off_mut(..(bottom - top) * row)?;
+        (!part.is_empty()).then_some((image, top..bottom, part))
+    })
 }
 
-/// The other way round, from the bits of floats.
+/// Numbers of the first places, as many as there are lanes, to compare with; 0 if there are not so many.
 #[inline(always)]
-fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
+pub(super) fn places<S: Simd, P: Place>(_: S, places: &[P]) -> S::u32s {
+    // A loop of constant length becomes one instruction.
+    if S::F32_LANES == 16
+        && let Some(whole) = places.first_chunk::<16>()
+    {
+        return S::as_simd_u32s(&whole.map(|place| place.index() as u32)).0[0];
+    }
+    if S::F32_LANES == 8
+        && let Some(whole) = places.first_chunk::<8>()
+    {
+        return S::as_simd_u32s(&whole.map(|place| place.index() as u32)).0[0];
+    }
+    let mut numbers = [0; MAX_LANES];
+    for (number, place) in numbers[..S::F32_LANES].iter_mut().zip(places) {
+        *number = place.index() as u32;
+    }
+    S::as_simd_u32s(&numbers[..S::F32_LANES]).0[0]
+}
+
+/// The other way round.
+#[inline(always)]
+fn store_places<S: Simd, P: Place>(_: S, numbers: S::u32s, places: &mut [P]) {
     // One instruction, where LLVM would write the vector to memory and read it again.
     #[cfg(target_arch = "x86_64")]
     {
@@ -415,33 +542,28 @@ fn store_places<S: Simd, P: Place>(simd: S, bits: S::f32s, places: &mut [P]) {
             // SAFETY: `S` is V4, which only a processor with AVX-512 has and whose vectors are as long; sixteen places
             // are written, which are `u8`.
             unsafe {
-                let bits = std::mem::transmute_copy::<S::f32s, __m512i>(&bits);
-                _mm_storeu_si128(places.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(bits));
+                let numbers = std::mem::transmute_copy::<S::u32s, __m512i>(&numbers);
+                _mm_storeu_si128(places.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(numbers));
             }
             return;
         }
     }
-    let mut floats = [0.0; MAX_LANES];
-    store::<S, true>(simd, &mut floats, 0, S::F32_LANES, bits);
-    for (place, float) in places.iter_mut().zip(floats) {
-        *place = P::new(float.to_bits());
+    let mut lanes = [0; MAX_LANES];
+    S::as_mut_simd_u32s(&mut lanes[..S::F32_LANES]).0[0] = numbers;
+    for (place, number) in places.iter_mut().zip(lanes) {
+        *place = P::new(number);
     }
 }
 
-/// [`backward`] of one image.
-pub(super) fn backward_image<P: Place>(shape: PoolShape, argmax: &[P], dy: &[f32], dx: &mut [f32]) {
-    let channels = shape.input.channels;
+/// Panics if a place lies outside its window or the image.
+#[track_caller]
+fn check_places<P: Place>(shape: PoolShape, argmax: &[P]) {
     let windows = Windows::new(shape);
     let output = shape.output();
-    dx.fill(0.0);
-    for oy in 0..output.height {
-        for ox in 0..output.width {
-            let window = windows.at(oy, ox);
-            let from = (oy * output.width + ox) * channels;
-            let (argmax, dy) = (&argmax[from..][..channels], &dy[from..][..channels]);
-            for (c, (&place, &dy)) in argmax.iter().zip(dy).enumerate() {
-                dx[window.pixel_of_place(place.index()) * channels + c] += dy;
-            }
+    for (pixel, argmax) in argmax.chunks_exact(output.channels.max(1)).enumerate() {
+        let window = windows.at(pixel / output.width % output.height, pixel % output.width);
+        for place in argmax {
+            window.pixel_of_place(place.index());
         }
     }
 }
@@ -449,13 +571,15 @@ pub(super) fn backward_image<P: Place>(shape: PoolShape, argmax: &[P], dy: &[f32
 /// Where the windows of an image lie.
 pub(super) struct Windows {
     shape: PoolShape,
+    /// Rows of windows.
+    height: usize,
     padding: [usize; 2],
 }
 
 impl Windows {
     pub(super) fn new(shape: PoolShape) -> Self {
         let padding = shape.window.padding_before(shape.input.height, shape.input.width);
-        Self { shape, padding }
+        Self { shape, height: shape.output().height, padding }
     }
 
     /// How many windows of a row, from its first on, are 2 x 2 pixels side by side, all of them the image's.
@@ -467,6 +591,15 @@ impl Windows {
         } else {
             0
         }
+    }
+
+    /// The rows of windows that reach into an image's `rows`, of which there is one at least.
+    pub(super) fn touching(&self, rows: Range<usize>) -> Range<usize> {
+        let Window { size: [height, _], stride: [stride, _], .. } = self.shape.window;
+        let (top, bottom) = (rows.start + self.padding[0], rows.end - 1 + self.padding[0]);
+        // The first ends below the top, the last begins at the bottom or above.
+        let first = if top < height { 0 } else { (top - height) / stride + 1 };
+        first..(bottom / stride + 1).min(self.height)
     }
 
     /// The window of an output pixel: never empty, and its rows and columns are always the image's,

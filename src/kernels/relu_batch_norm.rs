@@ -918,12 +918,12 @@ impl<S: Simd> Coefficients<S> {
             r.zip(dx).zip(pooled).take(windows)
         {
             let largest = self.centred(simd, load::<S, WHOLE>(simd, dy, at, width));
-            let place = max_pool::places(simd, &argmax[at..][..width]);
+            let place = max_pool::places(simd, &argmax[at..]);
             for (down, (r, dx)) in [(r_above, above), (r_below, below)].into_iter().enumerate() {
                 for right in 0..2 {
-                    let here = simd.splat_f32s((2 * down + right) as f32);
-                    let dy = simd.select_f32s(simd.equal_f32s(place, here), largest, elsewhere);
-                    let to = right * channels + at;
+                    let here = simd.splat_u32s(2 * down as u32 + right);
+                    let dy = simd.select_f32s(simd.equal_u32s(place, here), largest, elsewhere);
+                    let to = right as usize * channels + at;
                     let value = self.dx(simd, dy, load::<S, WHOLE>(simd, r, to, width));
                     store::<S, WHOLE>(simd, dx, to, width, value);
                 }
@@ -1015,9 +1015,13 @@ pub fn backward_max_pool(
     check_len("dx", dx.len(), 1, r.len());
     let backward = BackwardMaxPool::new(cpu, shape, r, normalization, y, argmax, dy);
     let parallel = is_parallel(shape.input.pixels());
-    cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
-        backward.image(cpu, index, dx);
-    });
+    let rows = if max_pool::covers_every_pixel_once(shape) {
+        shape.input.height
+    } else {
+        max_pool::rows_per_chunk(shape.input, dx.len(), shape.window.stride[0])
+    };
+    let chunk = rows * shape.input.width * shape.input.channels;
+    cpu.for_each_chunk(parallel, dx, chunk, |index, dx| backward.rows(cpu, index * rows, dx));
 }
 
 /// [`backward_max_pool`] with its sums over the batch done, so that dx can be had image by image.
@@ -1057,17 +1061,22 @@ impl<'a> BackwardMaxPool<'a> {
 
     /// dx of an image, by its number.
     pub(super) fn image(&self, cpu: &Cpu, index: usize, dx: &mut [f32]) {
-        let shape = self.shape;
+        self.rows(cpu, index * self.shape.input.height, dx);
+    }
+
+    /// dx of rows from the batch's `first` on: an image's if every pixel is in one window.
+    fn rows(&self, cpu: &Cpu, first: usize, dx: &mut [f32]) {
+        let Self { shape, argmax, dy, .. } = *self;
         let channels = shape.input.channels;
-        let (image, pooled_image) = (shape.input.image_len(), shape.output().image_len());
-        let r = &self.r[index * image..][..image];
-        let dy = &self.dy[index * pooled_image..][..pooled_image];
-        let argmax = &self.argmax[index * pooled_image..][..pooled_image];
+        let r = &self.r[first * shape.input.width * channels..][..dx.len()];
         let coefficients = &self.coefficients[..4 * channels];
         if max_pool::covers_every_pixel_once(shape) {
+            let pooled = shape.output().image_len();
+            let from = first / shape.input.height * pooled;
+            let (argmax, dy) = (&argmax[from..][..pooled], &dy[from..][..pooled]);
             cpu.dispatch(PooledGradients { shape, coefficients, r, argmax, dy, dx });
         } else {
-            max_pool::backward_image(shape, argmax, dy, dx);
+            cpu.dispatch(max_pool::BackwardRows { shape, argmax, dy, first, dx });
             cpu.dispatch(Gradients { channels, coefficients, r, dy: None, dx });
         }
     }
@@ -1110,9 +1119,9 @@ impl WithSimd for PooledGradients<'_> {
                     let from = (oy * output.width + ox) * channels + at;
                     let dy = load::<S, WHOLE>(simd, dy, from, width);
                     let largest = coefficients.centred(simd, dy);
-                    let place = max_pool::places(simd, &argmax[from..][..width]);
+                    let place = max_pool::places(simd, &argmax[from..]);
                     max_pool::for_each_pixel!(windows.at(oy, ox), |here, pixel| {
-                        let is_here = simd.equal_f32s(place, simd.splat_f32s(here as f32));
+                        let is_here = simd.equal_u32s(place, simd.splat_u32s(here as u32));
                         let dy = simd.select_f32s(is_here, largest, elsewhere);
                         let at = pixel * channels + at;
                         // SAFETY: a window's pixels are the image's, of which r and dx have all;

@@ -116,7 +116,10 @@ pub fn shared_out() -> Vec<Case> {
     }
     for (size, stride) in [(2, 2), (3, 2)] {
         let window = Window::square(size, stride, Padding::Same);
-        cases.push(Case::Pools(PoolShape { input: images(41, 15, 15, 16), window }));
+        // Many images, and one.
+        for input in [images(41, 15, 15, 16), images(1, 61, 33, 70)] {
+            cases.push(Case::Pools(PoolShape { input, window }));
+        }
     }
     cases
 }

@@ -8,8 +8,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::channels::{for_each_vector, load, store};
-use super::max_pool::Windows;
+use super::channels::{for_each_vector, for_each_vectors, load, store};
+use super::max_pool::{Windows, covers_every_pixel_once, rows_by_image, rows_per_chunk};
 use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::Cpu;
 use crate::shape::{PoolShape, check_len};
@@ -35,36 +35,42 @@ use crate::shape::{PoolShape, check_len};
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
-    struct Image<'a> {
+    struct Rows<'a> {
         shape: PoolShape,
         x: &'a [f32],
+        /// The first of the rows, counted through all images.
+        first: usize,
         y: &'a mut [f32],
     }
-    impl WithSimd for Image<'_> {
+    impl WithSimd for Rows<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self { shape, x, y } = self;
-            let channels = shape.input.channels;
+            let Self { shape, x, first, y } = self;
+            let (image, channels) = (shape.input.image_len(), shape.input.channels);
             let windows = Windows::new(shape);
             let output = shape.output();
-            for oy in 0..output.height {
-                for ox in 0..output.width {
-                    let window = windows.at(oy, ox);
+            for (number, y) in (first..).zip(y.chunks_exact_mut(output.width * channels)) {
+                let x = &x[number / output.height * image..][..image];
+                for (ox, y) in y.chunks_exact_mut(channels).enumerate() {
+                    let window = windows.at(number % output.height, ox);
                     let elements = window.rows.len() * window.columns.len();
                     let elements = simd.splat_f32s(elements as f32);
-                    let to = (oy * output.width + ox) * channels;
-                    for_each_vector!(simd, channels, |at, width, WHOLE| {
-                        let mut sum = simd.splat_f32s(0.0);
+                    for_each_vectors!(simd, channels, |at, width, WHOLE, COUNT| {
+                        let mut sums = [simd.splat_f32s(0.0); COUNT];
                         for row in window.rows.clone() {
                             for column in window.columns.clone() {
                                 let from = window.pixel(row, column) * channels + at;
-                                let x = load::<S, WHOLE>(simd, x, from, width);
-                                sum = simd.add_f32s(sum, x);
+                                for (i, sum) in sums.iter_mut().enumerate() {
+                                    let x = load::<S, WHOLE>(simd, x, from + i * width, width);
+                                    *sum = simd.add_f32s(*sum, x);
+                                }
                             }
                         }
-                        let mean = simd.div_f32s(sum, elements);
-                        store::<S, WHOLE>(simd, y, to + at, width, mean);
+                        for (i, sum) in sums.into_iter().enumerate() {
+                            let mean = simd.div_f32s(sum, elements);
+                            store::<S, WHOLE>(simd, y, at + i * width, width, mean);
+                        }
                     });
                 }
             }
@@ -72,10 +78,11 @@ pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
     }
     check(shape, ("x", x.len()), ("y", y.len()));
     kernel_span!("avg_pool::forward", x.len(), 4 * (x.len() + y.len()));
-    let input = shape.input.image_len();
+    let output = shape.output();
+    let rows = rows_per_chunk(output, x.len(), 1);
     let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
-    cpu.for_each_chunk(parallel, y, shape.output().image_len(), |index, y| {
-        cpu.dispatch(Image { shape, x: &x[index * input..][..input], y });
+    cpu.for_each_chunk(parallel, y, rows * output.width * output.channels, |index, y| {
+        cpu.dispatch(Rows { shape, x, first: index * rows, y });
     });
 }
 
@@ -98,48 +105,72 @@ pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
 /// # Panics
 /// If a slice does not fit `shape`.
 pub fn backward(cpu: &Cpu, shape: PoolShape, dy: &[f32], dx: &mut [f32]) {
-    struct Image<'a> {
+    struct Rows<'a> {
         shape: PoolShape,
+        /// Of all images.
         dy: &'a [f32],
+        /// The first of the rows, counted through all images.
+        first: usize,
         dx: &'a mut [f32],
     }
-    impl WithSimd for Image<'_> {
+    impl WithSimd for Rows<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self { shape, dy, dx } = self;
+            let Self { shape, dy, first, dx } = self;
             let channels = shape.input.channels;
             let windows = Windows::new(shape);
             let output = shape.output();
-            dx.fill(0.0);
-            for oy in 0..output.height {
-                for ox in 0..output.width {
-                    let window = windows.at(oy, ox);
-                    let elements = window.rows.len() * window.columns.len();
-                    let elements = simd.splat_f32s(elements as f32);
-                    let from = (oy * output.width + ox) * channels;
-                    for_each_vector!(simd, channels, |at, width, WHOLE| {
-                        let dy = load::<S, WHOLE>(simd, dy, from + at, width);
-                        let share = simd.div_f32s(dy, elements);
-                        for row in window.rows.clone() {
-                            for column in window.columns.clone() {
-                                let to = window.pixel(row, column) * channels + at;
-                                let sum = load::<S, WHOLE>(simd, dx, to, width);
-                                let sum = simd.add_f32s(sum, share);
-                                store::<S, WHOLE>(simd, dx, to, width, sum);
+            let zero = simd.splat_f32s(0.0);
+            // Else there is something to add to, or nothing is added.
+            let once = covers_every_pixel_once(shape);
+            if !once {
+                dx.fill(0.0);
+            }
+            for (image, rows, dx) in rows_by_image(shape.input, first, dx) {
+                for oy in windows.touching(rows.clone()) {
+                    for ox in 0..output.width {
+                        let window = windows.at(oy, ox);
+                        let elements = window.rows.len() * window.columns.len();
+                        let elements = simd.splat_f32s(elements as f32);
+                        let from = ((image * output.height + oy) * output.width + ox) * channels;
+                        for_each_vectors!(simd, channels, |at, width, WHOLE, COUNT| {
+                            let mut shares = [zero; COUNT];
+                            for (i, share) in shares.iter_mut().enumerate() {
+                                let from = from + at + i * width;
+                                let dy = load::<S, WHOLE>(simd, dy, from, width);
+                                *share = simd.div_f32s(dy, elements);
                             }
-                        }
-                    });
+                            for row in
+                                window.rows.start.max(rows.start)..window.rows.end.min(rows.end)
+                            {
+                                for column in window.columns.clone() {
+                                    let to = window.pixel(row - rows.start, column) * channels + at;
+                                    for (i, &share) in shares.iter().enumerate() {
+                                        let to = to + i * width;
+                                        let sum = if once {
+                                            zero
+                                        } else {
+                                            load::<S, WHOLE>(simd, dx, to, width)
+                                        };
+                                        let sum = simd.add_f32s(sum, share);
+                                        store::<S, WHOLE>(simd, dx, to, width, sum);
+                                    }
+                                }
+                            }
+                        });
+                    }
                 }
             }
         }
     }
     check(shape, ("dx", dx.len()), ("dy", dy.len()));
     kernel_span!("avg_pool::backward", dx.len(), 4 * (dx.len() + dy.len()));
-    let output = shape.output().image_len();
+    let rows = rows_per_chunk(shape.input, dx.len(), shape.window.stride[0]);
     let parallel = dx.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
-    cpu.for_each_chunk(parallel, dx, shape.input.image_len(), |index, dx| {
-        cpu.dispatch(Image { shape, dy: &dy[index * output..][..output], dx });
+    let chunk = rows * shape.input.width * shape.input.channels;
+    cpu.for_each_chunk(parallel, dx, chunk, |index, dx| {
+        cpu.dispatch(Rows { shape, dy, first: index * rows, dx });
     });
 }
 

@@ -80,7 +80,7 @@ pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
     kernel_span!("avg_pool::forward", x.len(), 4 * (x.len() + y.len()));
     let output = shape.output();
     let rows = rows_per_chunk(output, x.len(), 1);
-    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
+    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN;
     cpu.for_each_chunk(parallel, y, rows * output.width * output.channels, |index, y| {
         cpu.dispatch(Rows { shape, x, first: index * rows, y });
     });

@@ -39,10 +39,10 @@ const MORE_STEPS: [usize; 5] = [641, 799, 800, 801, 1601];
 const SWEEPS: GemmShape = GemmShape { m: 131, k: 4700, n: 1100 };
 
 /// Few rows and few columns, up to the last (`FEW_ROWS` in `gemm/streamed.rs`, 128), whose large operand
-/// is streamed: one piece of k (up to 800) and several, 16 at most, of one chunk of k or two, of whole
+/// is streamed (columns, if it has more than 2^18 elements, `A_IN_PLACE_MAX` in `gemm/blocked.rs`): one piece of k (up to 800) and several, 16 at most, of one chunk of k or two, of whole
 /// groups of 64 steps or not; several pieces of columns (from 512 on); columns that do not fill the
 /// vectors.
-const STREAMED: [GemmShape; 9] = [
+const STREAMED: [GemmShape; 10] = [
     GemmShape { m: 2, k: 5003, n: 603 },
     GemmShape { m: 3, k: 12_803, n: 40 },
     GemmShape { m: 9, k: 1030, n: 32 },
@@ -52,6 +52,7 @@ const STREAMED: [GemmShape; 9] = [
     GemmShape { m: 129, k: 129, n: 1030 },
     GemmShape { m: 603, k: 1100, n: 10 },
     GemmShape { m: 1030, k: 63, n: 128 },
+    GemmShape { m: 2100, k: 129, n: 128 },
 ];
 
 /// What AMX computes (more rows than are streamed, `ENOUGH_STEPS` of k in `gemm/amx.rs` and `ENOUGH_COLUMNS`), around
@@ -207,9 +208,17 @@ fn linear() {
 #[test]
 fn a_row_of_linear_is_the_same_alone_and_among_others() {
     let mut random = Random::new(42);
-    for (inputs, outputs) in
-        [(784, 10), (1603, 64), (6272, 33), (12_800, 17), (65, 600), (784, 290), (1601, 256)]
-    {
+    for (inputs, outputs) in [
+        (784, 8),
+        (784, 10),
+        (1603, 8),
+        (1603, 64),
+        (6272, 33),
+        (12_800, 17),
+        (65, 600),
+        (784, 290),
+        (1601, 256),
+    ] {
         // Neighbours of other kinds: rows of pixels, of numbers, of what is none.
         let mut x = random.uniform(MANY * inputs, 1.0);
         for (i, row) in x.chunks_exact_mut(inputs).enumerate() {
@@ -246,6 +255,8 @@ fn check_rows_of_linear<T: Input>(x: &[T], w: &[f32], b: &[f32]) {
             (140, 1),
             (3, 2),
             (50, 15),
+            (60, 47),
+            (61, 48),
             (5, 128),
             (0, 127),
             (3, 129),

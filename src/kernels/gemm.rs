@@ -145,10 +145,10 @@ pub(super) enum Epilogue<'a> {
 /// C (m, n) = A (m, k) B (k, n), or C += A B, as `write` says. An empty sum (k = 0) is 0.
 ///
 /// Accuracy: each element is a sum of k products, added in an order that depends on the shape
-/// alone. Its error is at most `k 2^-24` times the sum of the products' magnitudes
-/// (`(k + 1) 2^-24` times that sum and the old element's, if it is added to), plus `k 2^-126` where
-/// products are subnormal; operands below the normal range count as zero. With [`Isa::Amx`](crate::Isa)
-/// that holds, too, where its tiles compute (from 129 rows, k and n of 256 on), but for the smallest numbers:
+/// alone (if it is added to, on how the operands lie as well). Its error is at most `k 2^-24` times
+/// the sum of the products' magnitudes (`(k + 1) 2^-24` times that sum and the old element's, if it
+/// is added to), plus `k 2^-126` where products are subnormal; operands below the normal range count
+/// as zero. With [`Isa::Amx`](crate::Isa) that holds, too, where its tiles compute (from 129 rows, k and n of 256 on), but for the smallest numbers:
 /// `7 k 2^-126`, and what an operand below 2^-109 has below the normal range counts as zero as well. How a
 /// row of A is rounded there depends on whether all of it are pixels (bytes divided by 255), too.
 ///

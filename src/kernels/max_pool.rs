@@ -207,10 +207,11 @@ pub(super) fn run<P: Place>(
 }
 
 /// How many of the batch's rows a thread takes at a time, where all of them together have, or are made of,
-/// `elements`: a multiple of `stride`, so that no window of that height is cut.
+/// `elements`: a multiple of `stride`, so that as a rule no window of that height is cut.
 pub(super) fn rows_per_chunk(images: ImageShape, elements: usize, stride: usize) -> usize {
-    let rows = images.batch * images.height;
-    rows.div_ceil(elements.div_ceil(ELEMENTWISE_CHUNK).max(1)).next_multiple_of(stride).min(rows)
+    let rows = images.batch.saturating_mul(images.height);
+    let chunk = rows.div_ceil(elements.div_ceil(ELEMENTWISE_CHUNK).max(1));
+    chunk.checked_next_multiple_of(stride).map_or(rows, |chunk| chunk.min(rows))
 }
 
 /// [`forward`] of rows of windows, whoever does the others.
@@ -386,8 +387,8 @@ pub(super) fn covers_every_pixel_once(shape: PoolShape) -> bool {
     let Window { size, stride, .. } = shape.window;
     let output = shape.output();
     size == stride
-        && output.height * stride[0] >= shape.input.height
-        && output.width * stride[1] >= shape.input.width
+        && output.height.saturating_mul(stride[0]) >= shape.input.height
+        && output.width.saturating_mul(stride[1]) >= shape.input.width
 }
 
 /// [`backward`] of rows of pixels, whoever does the others. Gives the number of dy that have found their places,

@@ -51,7 +51,7 @@ const A_STRIDE: usize = KC + 16;
 /// most 150 KiB, and a matrix of 1,000 rows gives 20 pieces to share out. (96 rows: no faster.)
 const MC: usize = 48;
 
-/// The same of a thin product whose A is read in place, if there are rows enough for [`MIN_PIECES`]: pieces of `MC`
+/// The same of a thin product whose A is not transposed, if there are rows enough for [`MIN_PIECES`]: pieces of `MC`
 /// rows take so little time that setting out shows. (Measured on AVX-512: 0.88 of their time where C is in the
 /// cache, 0.93 to 0.99 where it is not.)
 const THIN_MC: usize = 384;
@@ -70,7 +70,8 @@ const PACK_A_MIN_PANELS: usize = 16;
 
 /// Elements of a transposed A up to which it is read where it lies, as one that is not transposed: it then stays
 /// in the second-level cache (1 MiB), on few enough pages. (Measured on AVX-512 against packing and against
-/// C^T = B^T A^T, with 16 to 128 columns: 0.6 to 0.95 of the time.)
+/// C^T = B^T A^T, with 16 to 128 columns: 0.6 to 0.95 of the time.) `STREAMED` in tests/reference.rs must go
+/// beyond it.
 const A_IN_PLACE_MAX: usize = 1 << 18;
 
 /// Steps of k, times a vector's lanes, that take as long as transposing a number of C on its way. (Measured on
@@ -814,8 +815,9 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         let (blocks, columns) = (rows - rows % 4, width - width % 4);
         for j in (0..columns).step_by(4) {
             for i in (0..blocks).step_by(4) {
-                // SAFETY: `sums` has MR rows of W * LANES elements, and so many from here. Four elements of
-                // a column of C, which are contiguous, lie inside it and belong to no other piece.
+                // SAFETY: `sums` has MR rows of W * LANES elements; i + 3 is below `rows` and j + 3 below `width`,
+                // of which there are no more. Four elements of a column of C, which are contiguous, lie inside it and
+                // belong to no other piece.
                 unsafe {
                     let block = std::array::from_fn(|r| sum(i + r, j).cast::<[f32; 4]>().read());
                     for (c, values) in transpose(block).into_iter().enumerate() {
@@ -826,7 +828,7 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
         }
         for j in 0..width {
             for i in if j < columns { blocks } else { 0 }..rows {
-                // SAFETY: as above.
+                // SAFETY: as above, of one element.
                 unsafe { finish.elements(at(i, j), [*sum(i, j)]) };
             }
         }
@@ -860,26 +862,13 @@ impl<T, const MR: usize, const NV: usize> Piece<'_, MR, NV, T> {
             };
         }
         let first = row * row_stride + column;
-        // SAFETY: `rows` rows from `first` and these columns lie inside C, and belong to no other piece.
+        let rows = (first, rows);
+        // SAFETY: these rows and columns lie inside C, and belong to no other piece.
         unsafe {
             if column + W * S::F32_LANES <= n {
-                self.store_rows::<S, W, false>(
-                    simd,
-                    (first, rows),
-                    column,
-                    sums,
-                    accumulate,
-                    epilogue,
-                );
+                self.store_rows::<S, W, false>(simd, rows, column, sums, accumulate, epilogue);
             } else {
-                self.store_rows::<S, W, true>(
-                    simd,
-                    (first, rows),
-                    column,
-                    sums,
-                    accumulate,
-                    epilogue,
-                );
+                self.store_rows::<S, W, true>(simd, rows, column, sums, accumulate, epilogue);
             }
         }
     }

@@ -14,13 +14,15 @@
 use pulp::{Simd, WithSimd};
 
 use super::GemmShape;
-use super::blocked::{BLOCK, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product, chunk_len};
+use super::blocked::{
+    BLOCK, KC, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product, chunk_len,
+};
 use super::microkernel::{PanelA, PanelB, Tile, load_tile, multiply_add, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
 use crate::cpu::{Chunks, Cpu};
 use crate::kernels::scratch::Buffer;
 
-/// Products with at most this many rows; with more, packing B pays (measured: at 160 it does).
+/// Products with at most this many rows, but for narrow ones; with more, packing B pays (measured: at 160 it does).
 pub(in crate::kernels) const FEW_ROWS: usize = 128;
 
 /// Rows of B that meet all columns before the next ones come. Sums wait in the second-level cache
@@ -47,16 +49,15 @@ const PANELS_AHEAD: usize = 2;
 const STEPS_AHEAD: usize = 16;
 
 /// Rows from which a product of so few columns that they fill one vector at most is [`blocked`](super::blocked)'s:
-/// tiles are of two here. (Measured on AVX-512: 0.55 to 0.75 of the time; with 32 rows the same.)
+/// tiles are of two vectors here. (Measured on AVX-512: 0.55 to 0.75 of the time; with 32 rows the same.) Not if there
+/// are several chunks of k, which threads share here alone.
 const NARROW_MIN_ROWS: usize = 48;
 
 /// Whether this is the way for a product: see the module's text.
 pub(super) fn suits(cpu: &Cpu, product: &Product) -> bool {
     let GemmShape { m, k, n } = product.shape;
-    let narrow = m >= NARROW_MIN_ROWS && n <= cpu.isa().lanes();
-    // Pieces of several chunks of k add up in another order.
-    let one_chunk_each = k.div_ceil(chunk_len(k)) <= PIECES;
-    m <= FEW_ROWS && product.b.col_stride == 1 && k > 1 && !(narrow && one_chunk_each)
+    let narrow = m >= NARROW_MIN_ROWS && n <= cpu.isa().lanes() && k <= KC;
+    m <= FEW_ROWS && product.b.col_stride == 1 && k > 1 && !narrow
 }
 
 /// The product, on all threads. No dimension is 0.

@@ -148,8 +148,8 @@ pub(super) enum Epilogue<'a> {
 /// alone (if it is added to, on how the operands lie as well). Its error is at most `k 2^-24` times
 /// the sum of the products' magnitudes (`(k + 1) 2^-24` times that sum and the old element's, if it
 /// is added to), plus `k 2^-126` where products are subnormal; operands below the normal range count
-/// as zero. With [`Isa::Amx`](crate::Isa) that holds, too, where its tiles compute (from 129 rows, k and n of 256 on), but for the smallest numbers:
-/// `7 k 2^-126`, and what an operand below 2^-109 has below the normal range counts as zero as well. How a
+/// as zero. With [`Isa::Amx`](crate::Isa) that holds, too, where its tiles compute (from 129 rows, k
+/// and n of 256 on), but for the smallest numbers: `7 k 2^-126`, and what an operand below 2^-109 has below the normal range counts as zero as well. How a
 /// row of A is rounded there depends on whether all of it are pixels (bytes divided by 255), too.
 ///
 /// ```

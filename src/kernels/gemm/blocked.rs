@@ -128,7 +128,7 @@ pub(super) unsafe fn gemm(
         // Columns that the last vector of a row lacks are computed in vain, as long as C^T is not.
         let lanes = cpu.isa().lanes();
         let lacking = n.next_multiple_of(lanes) - n;
-        a.col_stride * k > A_IN_PLACE_MAX || lacking * k > TRANSPOSED_STORE * lanes * n
+        !is_read_in_place(a) || lacking * k > TRANSPOSED_STORE * lanes * n
     };
     let by_element = matches!(epilogue, Epilogue::None | Epilogue::ReluMask(_));
     if (few_rows || few_columns) && k > 1 && by_element {
@@ -291,6 +291,11 @@ impl Gemm<'_> {
             start += len;
         }
     }
+}
+
+/// Whether rows of A need no packing, unless many columns use them.
+fn is_read_in_place(a: Strided) -> bool {
+    a.col_stride == 1 || a.col_stride * a.cols <= A_IN_PLACE_MAX
 }
 
 /// C in pieces of `mc` rows, and of columns until there are `at_least` so many: their number, and each.
@@ -561,9 +566,7 @@ impl<const MR: usize, const NV: usize> Piece<'_, MR, NV> {
     /// Tiles whose rows of A are read in place, those before all others. Without packing, only a last tile with
     /// missing rows needs a padded copy.
     fn tiles_in_place(&self) -> usize {
-        let a = self.product.a;
-        let far = a.col_stride != 1 && a.col_stride * self.product.shape.k > A_IN_PLACE_MAX;
-        let pack = self.panels.1 >= PACK_A_MIN_PANELS || far;
+        let pack = self.panels.1 >= PACK_A_MIN_PANELS || !is_read_in_place(self.product.a);
         if pack { 0 } else { self.rows.1 / MR }
     }
 

@@ -57,20 +57,31 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
 }
 
 /// e^x of one vector.
-///
-/// 2^n (see [`reduced`]) is applied as two factors, because for subnormal results and just below the
-/// overflow it is not a float itself.
 #[inline(always)]
 fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // Where e^x, and so 2^n (see [`reduced`]), is in the normal range.
+    let is_usual = simd.less_than_or_equal_f32s(simd.abs_f32s(x), simd.splat_f32s(87.0));
+    if simd.first_true_m32s(simd.not_m32s(is_usual)) < S::F32_LANES {
+        return exp_of_any(simd, x);
+    }
+    let (e_r, shifted) = reduced(simd, x, MAGIC + EXPONENT_BIAS);
+    simd.mul_f32s(e_r, power_of_two(simd, simd.transmute_u32s_f32s(shifted)))
+}
+
+/// [`exp`] of a vector that has a number far from zero, an infinity or NaN in it. What else is in it gets the
+/// same bits.
+///
+/// 2^n is applied as two factors, because for subnormal results and just below the overflow it is not a
+/// float itself.
+#[inline(always)]
+fn exp_of_any<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Beyond these bounds the result is 0 or infinity; inside, n fits the two factors.
     let bounded = simd.min_f32s(simd.splat_f32s(89.0), x);
     let bounded = simd.max_f32s(simd.splat_f32s(-104.0), bounded);
 
-    let (e_r, shifted) = reduced(simd, bounded, MAGIC);
-
-    // n + 256 = a + b, both positive; 2^n = 2^(a - 128) 2^(b - 128).
-    let bits = simd.transmute_u32s_f32s(shifted);
-    let sum = simd.sub_u32s(bits, simd.splat_u32s(MAGIC.to_bits() - 256));
+    // n + 254 = a + b, both positive; 2^n = 2^(a - 127) 2^(b - 127).
+    let (e_r, shifted) = reduced(simd, bounded, MAGIC + 2.0 * EXPONENT_BIAS);
+    let sum = simd.sub_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(MAGIC.to_bits()));
     let a = simd.wrapping_dyn_shr_u32s(sum, simd.splat_u32s(1));
     let b = simd.sub_u32s(sum, a);
     let y = simd.mul_f32s(simd.mul_f32s(e_r, power_of_two(simd, a)), power_of_two(simd, b));
@@ -83,12 +94,8 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// of the smallest normal number the result is 0.
 #[inline(always)]
 pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // With the exponent's bias added already.
-    let magic = MAGIC + 127.0;
-    let two_to_n = |shifted| {
-        let bits = simd.transmute_u32s_f32s(shifted);
-        simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)))
-    };
+    let magic = MAGIC + EXPONENT_BIAS;
+    let two_to_n = |shifted| power_of_two(simd, simd.transmute_u32s_f32s(shifted));
     // pulp's vectors on x86-64 that `Isa` has, AVX2's and AVX-512's, come with fused multiply-adds.
     let fused_x86 = cfg!(target_arch = "x86_64") && S::F32_LANES >= 8;
     if fused_x86 {
@@ -115,6 +122,9 @@ pub(super) fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// 1.5 * 2^23: adding it to a smaller number rounds that to an integer and leaves it in the low bits.
 const MAGIC: f32 = 12_582_912.0;
+
+/// What a float's exponent is stored with.
+const EXPONENT_BIAS: f32 = 127.0;
 
 /// e^r and n + `magic` with x = n ln 2 + r, |r| <= ln 2 / 2 (Cody and Waite's reduction, ln 2 in two
 /// parts). e^r = 1 + r + r^2 q(r) with a minimax polynomial q of degree 4 (relative error 2^-28
@@ -149,9 +159,9 @@ fn quotient<S: Simd>(simd: S, r: S::f32s) -> S::f32s {
     simd.mul_add_e_f32s(q, r, simd.splat_f32s(0.499_999_94))
 }
 
-/// 2^(biased - 128) by way of the exponent bits.
+/// 2^(biased - 127) by way of the exponent bits. Only the low 8 bits of `biased` count, as long as the ninth
+/// is 0.
 #[inline(always)]
 fn power_of_two<S: Simd>(simd: S, biased: S::u32s) -> S::f32s {
-    let exponent = simd.sub_u32s(biased, simd.splat_u32s(1));
-    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(exponent, simd.splat_u32s(23)))
+    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(biased, simd.splat_u32s(23)))
 }

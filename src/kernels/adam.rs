@@ -110,7 +110,8 @@ pub fn update(
     let piece = w.len().div_ceil(PIECES).next_multiple_of(PIECE_MULTIPLE);
     let weights = Weights::new(adam, step, (w, m, v), piece);
     let mut squares = [0.0; PIECES];
-    cpu.for_each_chunk(parallel, &mut squares[..weights.pieces()], 1, |index, squares| {
+    let squares = &mut squares[..weights.pieces()];
+    cpu.for_each_chunk(parallel, squares, 1, |index, squares| {
         let g = &g[index * piece..];
         // SAFETY: `for_each_chunk` calls this once for every index.
         squares[0] = unsafe { weights.update_piece(cpu, index, &g[..piece.min(g.len())]) };

@@ -136,8 +136,9 @@ impl WithSimd for Run<'_> {
         let mut words = dropout.words(position);
         let mut buffer = [0; 256];
         for x in x.chunks_mut(buffer.len()) {
-            words.fill(&mut buffer);
-            for (x, &word) in x.iter_mut().zip(&buffer) {
+            let words_of_x = &mut buffer[..x.len()];
+            words.fill(words_of_x);
+            for (x, &word) in x.iter_mut().zip(&*words_of_x) {
                 *x = if word <= largest { *x / dropout.keep } else { 0.0 };
             }
         }

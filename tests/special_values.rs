@@ -168,6 +168,32 @@ fn softmax_and_cross_entropy() {
 }
 
 /// As PyTorch has it.
+/// Several rows make one logarithm: the smallest and the largest numbers, and pairs of negative ones, by turns. Few
+/// different values, so that many rows have equals before or behind their label.
+#[test]
+fn cross_entropy_of_several_rows() {
+    let mut checker = Checker::new("cross-entropy of several rows");
+    let mut random = Random::new(10);
+    for values in [
+        &[0.25, 0.5, 1.0][..],
+        &[f32::MIN_POSITIVE, f32::MIN_POSITIVE, f32::from_bits(1), 0.0],
+        &[f32::MIN_POSITIVE, 1e-37],
+        &[f32::MAX, 1e38],
+        &[-0.5, 0.5],
+        &[f32::INFINITY, 0.5],
+    ] {
+        for cols in [1, 2, 10, 63, 64, 65, 129, 300] {
+            for rows in [1, 7, 8, 9, 100] {
+                let which = random.bytes(rows * cols);
+                let p: Vec<_> = which.iter().map(|&i| values[i as usize % values.len()]).collect();
+                let labels = random.labels(rows, cols);
+                cases::cross_entropy(&mut checker, MatrixShape { rows, cols }, &p, &labels, 1.0);
+            }
+        }
+    }
+    checker.finish();
+}
+
 #[test]
 fn softmax_of_rows_without_a_finite_maximum_is_nan() {
     let rows = [

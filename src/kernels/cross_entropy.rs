@@ -7,14 +7,17 @@
 
 #![forbid(unsafe_code)]
 
-use super::kernel_span;
-use super::softmax_cross_entropy::{Tally, check};
+use pulp::{Simd, WithSimd};
+
+use super::softmax::{MAX_LANES, NARROW, load_columns};
+use super::softmax_cross_entropy::{MAX_PIECES, Tally, check, tally_pieces};
+use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::Cpu;
 use crate::shape::{MatrixShape, check_len};
-use crate::subnormals::FlushSubnormals;
 
 /// Losses `-ln p_label` (infinite where that probability is 0) and hits of `probabilities`
-/// (rows, classes) against `labels` (rows). The logarithms and their sum are in `f64`.
+/// (rows, classes) against `labels` (rows). The logarithms, each of a product of eight, and their sum
+/// are in `f64`. A probability below 0 has no logarithm: NaN.
 ///
 /// ```
 /// use kernelet::{Cpu, kernels::cross_entropy, shape::MatrixShape};
@@ -32,20 +35,135 @@ use crate::subnormals::FlushSubnormals;
 /// If a slice does not fit `shape`, or a label is not below the number of columns.
 #[must_use]
 pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u32]) -> Tally {
-    // One logarithm per row: too little to share out.
-    let _ = cpu;
     kernel_span!("cross_entropy::forward", probabilities.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
-    let _flush = FlushSubnormals::new();
-    let mut tally = Tally::default();
-    for (row, &label) in probabilities.chunks_exact(shape.cols.max(1)).zip(labels) {
-        let (label, p) = (label as usize, row[label as usize]);
-        let beaten = row[..label].iter().any(|&other| other >= p)
-            || row[label + 1..].iter().any(|&other| other > p)
-            || row.iter().any(|other| other.is_nan());
-        tally += Tally { rows: 1, loss: -f64::from(p).ln(), hits: usize::from(!beaten) };
+    let parallel = probabilities.len() >= ELEMENTWISE_PARALLEL_MIN / 2;
+    let MatrixShape { rows, cols } = shape;
+    let piece = rows_per_chunk(cols).max(rows.div_ceil(MAX_PIECES)).next_multiple_of(MAX_LANES);
+    tally_pieces(cpu, parallel, rows, piece, |_, rows| {
+        let probabilities = &probabilities[rows.start * cols..rows.end * cols];
+        cpu.dispatch(Rows { cols, probabilities, labels: &labels[rows] })
+    })
+}
+
+/// Rows that a thread takes at a time.
+fn rows_per_chunk(cols: usize) -> usize {
+    (ELEMENTWISE_CHUNK / cols.max(1)).max(1)
+}
+
+struct Rows<'a> {
+    cols: usize,
+    probabilities: &'a [f32],
+    labels: &'a [u32],
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = Tally;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Tally {
+        if self.cols <= NARROW { self.narrow(simd) } else { self.wide(simd) }
     }
-    tally
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn narrow<S: Simd>(self, simd: S) -> Tally {
+        let Self { cols, probabilities, labels } = self;
+        let mut total = Total::new();
+        let columns = &mut [simd.splat_f32s(0.0); NARROW][..cols];
+        let rows = probabilities.chunks(S::F32_LANES * cols);
+        for (rows, labels) in rows.zip(labels.chunks(S::F32_LANES)) {
+            load_columns(simd, rows, columns);
+            let label = simd.partial_load_u32s(labels);
+            let mut p = simd.splat_f32s(0.0);
+            for (column, &x) in (0..).zip(&*columns) {
+                p = simd.select_f32s(simd.equal_u32s(label, simd.splat_u32s(column)), x, p);
+            }
+            let mut hits = simd.splat_u32s(1);
+            for (column, &x) in (0..).zip(&*columns) {
+                let is_not_before = simd.less_than_or_equal_u32s(label, simd.splat_u32s(column));
+                let is_beaten = simd.or_m32s(
+                    simd.less_than_f32s(x, p),
+                    simd.and_m32s(is_not_before, simd.equal_f32s(x, p)),
+                );
+                hits = simd.select_u32s(is_beaten, hits, simd.splat_u32s(0));
+            }
+            let (p, hits) = ([p], [hits]);
+            let p: &[f32] = pulp::bytemuck::cast_slice(&p);
+            let hits: &[u32] = pulp::bytemuck::cast_slice(&hits);
+            for (&p, &hit) in p.iter().zip(hits).take(labels.len()) {
+                total.add(p, hit != 0);
+            }
+        }
+        total.finish()
+    }
+
+    #[inline(always)]
+    fn wide<S: Simd>(self, simd: S) -> Tally {
+        let Self { cols, probabilities, labels } = self;
+        let mut total = Total::new();
+        for (row, &label) in probabilities.chunks_exact(cols).zip(labels) {
+            let p = row[label as usize];
+            let hit = are_at_most(simd, row, p) && !row[..label as usize].contains(&p);
+            total.add(p, hit);
+        }
+        total.finish()
+    }
+}
+
+/// Whether no element is larger than `most`, or NaN.
+#[inline(always)]
+fn are_at_most<S: Simd>(simd: S, x: &[f32], most: f32) -> bool {
+    let (vectors, tail) = S::as_simd_f32s(x);
+    let limit = simd.splat_f32s(most);
+    for &x in vectors {
+        let is_more = simd.not_m32s(simd.less_than_or_equal_f32s(x, limit));
+        if simd.first_true_m32s(is_more) < S::F32_LANES {
+            return false;
+        }
+    }
+    tail.iter().all(|&x| x <= most)
+}
+
+/// What rows add up to.
+struct Total {
+    tally: Tally,
+    /// Of the probabilities whose logarithms have not been taken yet.
+    product: f64,
+}
+
+impl Total {
+    /// So many probabilities have one logarithm: the smallest normal `f32`, 2^-126, to this power is a normal
+    /// `f64`, and so is the largest.
+    const FACTORS: usize = 8;
+
+    fn new() -> Self {
+        Self { tally: Tally::default(), product: 1.0 }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, p: f32, hit: bool) {
+        // Two that are negative would make a positive product.
+        self.product *= f64::from(if p < 0.0 { f32::NAN } else { p });
+        self.tally.rows += 1;
+        self.tally.hits += usize::from(hit);
+        if self.tally.rows.is_multiple_of(Self::FACTORS) {
+            self.take_logarithm();
+        }
+    }
+
+    #[inline(always)]
+    fn take_logarithm(&mut self) {
+        self.tally.loss -= self.product.ln();
+        self.product = 1.0;
+    }
+
+    #[inline(always)]
+    fn finish(mut self) -> Tally {
+        self.take_logarithm();
+        self.tally
+    }
 }
 
 /// dprobabilities = `-scale / p` at each row's label, 0 elsewhere: `scale` is 1 for the gradient of
@@ -73,14 +191,19 @@ pub fn backward(
     scale: f32,
     dprobabilities: &mut [f32],
 ) {
-    let _ = cpu;
     kernel_span!("cross_entropy::backward", labels.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
     check_len("dprobabilities", dprobabilities.len(), shape.rows, shape.cols);
-    let _flush = FlushSubnormals::new();
-    dprobabilities.fill(0.0);
-    for (row, &label) in labels.iter().enumerate() {
-        let at = row * shape.cols + label as usize;
-        dprobabilities[at] = -scale / probabilities[at];
-    }
+    let parallel = dprobabilities.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let cols = shape.cols.max(1);
+    let rows = rows_per_chunk(cols);
+    cpu.for_each_chunk(parallel, dprobabilities, rows * cols, |index, dprobabilities| {
+        dprobabilities.fill(0.0);
+        let first = index * rows;
+        let probabilities = &probabilities[first * cols..];
+        for (row, &label) in labels[first..].iter().take(dprobabilities.len() / cols).enumerate() {
+            let at = row * cols + label as usize;
+            dprobabilities[at] = -scale / probabilities[at];
+        }
+    });
 }

@@ -9,6 +9,8 @@
 //! `f64`: below 1e-4 a loss is therefore good to 1e-6 absolutely, not relatively. A gradient's
 //! error is the scaled probability's and one rounding (two in [`backward`]).
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::kernel_span;
@@ -188,8 +190,11 @@ pub(super) fn check(shape: MatrixShape, values: &[f32], labels: &[u32]) {
     let MatrixShape { rows, cols } = shape;
     check_len("the input", values.len(), rows, cols);
     check_len("labels", labels.len(), 1, rows);
-    let wrong = labels.iter().position(|&label| label as usize >= cols);
-    if let Some(row) = wrong {
+    let is_wrong = |label: u32| label as usize >= cols;
+    // The largest is found by vectors, the first that is wrong is not.
+    if labels.iter().copied().max().is_some_and(is_wrong)
+        && let Some(row) = labels.iter().position(|&label| is_wrong(label))
+    {
         panic!("label {} of row {row} is not below the {cols} classes", labels[row]);
     }
 }
@@ -201,25 +206,38 @@ fn run(
     labels: &[u32],
     gradient: Option<(f32, &mut [f32])>,
 ) -> Tally {
-    /// Most pieces that the rows are cut into: their tallies live on the stack.
-    const MAX_PIECES: usize = 256;
-
     let MatrixShape { rows, cols } = shape;
-    if rows == 0 {
-        return Tally::default();
-    }
     let piece = rows_per_piece(cols).max(rows.div_ceil(MAX_PIECES).next_multiple_of(MAX_LANES));
-    let mut tallies = [Tally::default(); MAX_PIECES];
-    let tallies = &mut tallies[..rows.div_ceil(piece)];
     let (scale, dlogits) = gradient
         .map_or((0.0, None), |(scale, dlogits)| (scale, Some(Chunks::new(dlogits, piece * cols))));
-    cpu.for_each_chunk(logits.len() >= PARALLEL_MIN, tallies, 1, |index, tally| {
-        let labels = &labels[index * piece..rows.min((index + 1) * piece)];
-        let logits = &logits[index * piece * cols..][..labels.len() * cols];
-        // SAFETY: `for_each_chunk` calls this once for every index, and there are as many
-        // pieces of dlogits as tallies.
+    tally_pieces(cpu, logits.len() >= PARALLEL_MIN, rows, piece, |index, rows| {
+        let labels = &labels[rows.clone()];
+        let logits = &logits[rows.start * cols..rows.end * cols];
+        // SAFETY: `tally_pieces` calls this once for every index, and there are as many pieces of dlogits.
         let dlogits = dlogits.as_ref().map(|chunks| unsafe { chunks.get(index) });
-        tally[0] = cpu.dispatch(Rows { cols, logits, labels, scale, dlogits });
+        cpu.dispatch(Rows { cols, logits, labels, scale, dlogits })
+    })
+}
+
+/// Most pieces that rows are cut into: their tallies live on the stack.
+pub(super) const MAX_PIECES: usize = 256;
+
+/// The sum of the tallies of pieces of `piece` rows each, [`MAX_PIECES`] at most, which `body` makes, of each
+/// piece's index and rows.
+pub(super) fn tally_pieces(
+    cpu: &Cpu,
+    parallel: bool,
+    rows: usize,
+    piece: usize,
+    body: impl Fn(usize, Range<usize>) -> Tally + Sync + Send,
+) -> Tally {
+    if (1..=piece).contains(&rows) {
+        return body(0, 0..rows);
+    }
+    let mut tallies = [Tally::default(); MAX_PIECES];
+    let tallies = &mut tallies[..rows.div_ceil(piece)];
+    cpu.for_each_chunk(parallel, tallies, 1, |index, tally| {
+        tally[0] = body(index, index * piece..rows.min((index + 1) * piece));
     });
     // Always in the same order, whichever thread did what.
     let mut total = Tally::default();

@@ -251,6 +251,8 @@ fn convolutions() -> Vec<Conv2dShape> {
         // Several threads, and several images in a group.
         (images(35, 13, 15, 1), 3, 32),
         (images(6, 12, 13, 17), 3, 33),
+        // Several threads that share an image.
+        (images(1, 31, 30, 9), 3, 35),
     ] {
         for padding in PADDINGS {
             for stride in [1, 2] {

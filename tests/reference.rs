@@ -478,6 +478,18 @@ fn conv2d() {
     }
     let window = Window::square(5, 2, Padding::Same);
     shapes.push(Conv2dShape { input: image((9, 31, 30), 6), window, filters: 50 });
+    // Fewer images than threads, which share the rows of each: windows that overlap, that leave rows out, and
+    // that hang over the edge.
+    for (images, channels, filters) in [((1, 47, 21), 16, 34), ((2, 34, 25), 5, 40)] {
+        for (size, stride) in [(3, 1), (7, 2), (2, 3), (5, 4)] {
+            for padding in [Padding::Same, Padding::Valid] {
+                let window = Window::square(size, stride, padding);
+                shapes.push(Conv2dShape { input: image(images, channels), window, filters });
+            }
+        }
+    }
+    // Rows that are fewer than the threads.
+    shapes.push(Conv2dShape { input: image((1, 2, 90), 20), window: same, filters: 40 });
     // An image wider and windows larger than any tile.
     let window = Window::square(11, 4, Padding::Valid);
     shapes.push(Conv2dShape { input: image((2, 12, 135), 3), window, filters: 18 });

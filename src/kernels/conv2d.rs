@@ -206,11 +206,7 @@ pub fn backward_weights(
 ) {
     kernel_span!("conv2d::backward_weights", flops(shape), bytes(shape));
     check_len("dy", dy.len(), shape.output().batch, shape.output().image_len());
-    let image = shape.output().image_len();
-    let dy = |index: usize, consume: &mut dyn FnMut(&[f32])| {
-        consume(&dy[index * image..][..image]);
-    };
-    run_backward_weights(cpu, shape, x, &dy, write, dw, db);
+    run_backward_weights(cpu, shape, x, ImagesOfDy::Lie(dy), write, dw, db);
 }
 
 /// [`backward_weights`] without a span of its own, of a dy that never exists as a whole: `dy` makes
@@ -225,24 +221,24 @@ pub(super) fn backward_weights_by_images(
     dw: &mut [f32],
     db: &mut [f32],
 ) {
-    let image = shape.output().image_len();
-    let dy = |index: usize, consume: &mut dyn FnMut(&[f32])| {
-        let mut buffer = Buffer::borrow(&DY, image);
-        dy(index, &mut buffer[..image]);
-        consume(&buffer[..image]);
-    };
-    run_backward_weights(cpu, shape, x, &dy, write, dw, db);
+    run_backward_weights(cpu, shape, x, ImagesOfDy::AreMade(dy), write, dw, db);
 }
 
-/// Gives an image's dy, by its number, to a consumer.
-type ImagesOfDy<'a> = &'a (dyn Fn(usize, &mut dyn FnMut(&[f32])) + Sync);
+/// Where the images of dy come from.
+#[derive(Clone, Copy)]
+enum ImagesOfDy<'a> {
+    /// They lie side by side.
+    Lie(&'a [f32]),
+    /// Each is made when its turn has come, by its number.
+    AreMade(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+}
 
 #[track_caller]
 fn run_backward_weights(
     cpu: &Cpu,
     shape: Conv2dShape,
     x: &[f32],
-    dy: ImagesOfDy,
+    dy: ImagesOfDy<'_>,
     write: Write,
     dw: &mut [f32],
     db: &mut [f32],
@@ -275,6 +271,29 @@ fn is_parallel(shape: Conv2dShape) -> bool {
     flops(shape) >= PARALLEL_MIN_FLOPS
 }
 
+/// Calls `body` with the number of each image of `to`, which has `height` rows of pixels, with rows of it, and with
+/// what these are in `to`: all of them, as a rule, on all threads. Where there are fewer images than threads,
+/// these share each. For what has the same bits either way.
+fn for_each_band(
+    cpu: &Cpu,
+    shape: Conv2dShape,
+    height: usize,
+    to: &mut [f32],
+    body: impl Fn(usize, Range<usize>, &mut [f32]) + Sync + Send,
+) {
+    let image = to.len() / shape.input.batch;
+    let parallel = is_parallel(shape);
+    if shape.input.batch >= cpu.threads() || !parallel {
+        return cpu.for_each_chunk(parallel, to, image, |index, to| body(index, 0..height, to));
+    }
+    let rows = height.div_ceil(cpu.threads());
+    for (index, to) in to.chunks_exact_mut(image).enumerate() {
+        cpu.for_each_chunk(true, to, rows * (image / height), |band, to| {
+            body(index, band * rows..height.min((band + 1) * rows), to);
+        });
+    }
+}
+
 thread_local! {
     /// The kernel, packed for the tiles.
     static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -300,6 +319,8 @@ struct Frame {
     output: [usize; 2],
     /// The window's; 1 where it makes no step, so that what a tile may touch stays within the image.
     stride: [usize; 2],
+    /// Rows left out above, where this is of some rows of output pixels only.
+    skipped: usize,
 }
 
 impl Frame {
@@ -316,7 +337,7 @@ impl Frame {
         let (Some(height), Some(width)) = (side(0), side(1)) else { panic!("{shape:?} overflows") };
         let len = height.checked_mul(width).and_then(|len| len.checked_mul(input.channels));
         assert!(len.is_some(), "{shape:?} overflows");
-        Self { shape, height, width, padding, output, stride }
+        Self { shape, height, width, padding, output, stride, skipped: 0 }
     }
 
     /// Of dy, for the convolution that makes dx of it: windows of all dy that an element takes part in.
@@ -336,7 +357,22 @@ impl Frame {
             padding: [height - 1 - before[0], width - 1 - before[1]],
             output: [input.height, input.width],
             stride: [1, 1],
+            skipped: 0,
         }
+    }
+
+    /// The part that the given rows of output pixels, at least one, are made of.
+    fn of_rows(self, rows: &Range<usize>) -> Self {
+        let height = (rows.len() - 1) * self.stride[0] + self.shape.window.size[0];
+        let skipped = rows.start * self.stride[0];
+        Self { height, output: [rows.len(), self.output[1]], skipped, ..self }
+    }
+
+    /// The rows of output pixels whose windows have any of the given rows of the image in them.
+    fn rows_touching(self, rows: &Range<usize>) -> Range<usize> {
+        let first = (rows.start + self.padding[0] + 1).saturating_sub(self.shape.window.size[0]);
+        let last = (rows.end + self.padding[0]).saturating_sub(1) / self.stride[0];
+        first.div_ceil(self.stride[0])..self.output[0].min(last + 1)
     }
 
     fn len(self) -> usize {
@@ -366,14 +402,16 @@ impl Frame {
     /// The image's rows and the elements of each that lie in the frame, as ranges of the image.
     fn visible(self) -> (Range<usize>, Range<usize>) {
         let input = self.shape.input;
-        let rows = 0..input.height.min(self.height - self.padding[0].min(self.height));
+        let end = (self.skipped + self.height).saturating_sub(self.padding[0]).min(input.height);
+        let rows = self.skipped.saturating_sub(self.padding[0]).min(end)..end;
         let columns = input.width.min(self.width - self.padding[1].min(self.width));
         (rows, 0..columns * input.channels)
     }
 
     /// Where an image's row begins in the frame.
     fn row_start(self, row: usize) -> usize {
-        (row + self.padding[0]) * self.row_stride() + self.padding[1] * self.shape.input.channels
+        let above = row + self.padding[0] - self.skipped;
+        above * self.row_stride() + self.padding[1] * self.shape.input.channels
     }
 
     /// Puts an image into the frame, with zeros around it.
@@ -451,32 +489,29 @@ impl Forward<'_> {
         let packed = &*packed;
         let frame = Frame::new(shape);
         let batch = shape.input.batch;
-        let gather = moments.is_some();
-        let mut pieces = Buffer::borrow(&PIECES, if gather { batch * 2 * filters } else { 0 });
-        let scratch = Chunks::new(&mut pieces, 2 * filters);
-        cpu.for_each_chunk(is_parallel(shape), y, output, |index, y| {
-            // SAFETY: `for_each_chunk` calls this once for every index.
-            let moments = gather.then(|| unsafe { scratch.get(index) });
-            let x = &x[index * input..][..input];
-            simd.vectorize(ForwardImage::<MR, NV> {
-                frame,
-                x,
-                packed,
-                b,
-                y: &mut *y,
-                relu,
-                moments,
+        let Some(merged) = moments else {
+            return for_each_band(cpu, shape, frame.output[0], y, |image, rows, y| {
+                let (frame, x) = (frame.of_rows(&rows), &x[image * input..][..input]);
+                let moments = None;
+                simd.vectorize(ForwardRows::<MR, NV> { frame, x, packed, b, y, relu, moments });
             });
-            then(index, y);
+        };
+        let mut pieces = Buffer::borrow(&PIECES, batch * 2 * filters);
+        let scratch = Chunks::new(&mut pieces, 2 * filters);
+        cpu.for_each_chunk(is_parallel(shape), y, output, |index, image| {
+            // SAFETY: `for_each_chunk` calls this once for every index.
+            let moments = Some(unsafe { scratch.get(index) });
+            let (x, y) = (&x[index * input..][..input], &mut *image);
+            simd.vectorize(ForwardRows::<MR, NV> { frame, x, packed, b, y, relu, moments });
+            then(index, image);
         });
-        if let Some(moments) = moments {
-            let pixels = frame.output[0] * frame.output[1];
-            moments.merge_pieces(&pieces, std::iter::repeat_n(pixels, batch));
-        }
+        let pixels = frame.output[0] * frame.output[1];
+        merged.merge_pieces(&pieces, std::iter::repeat_n(pixels, batch));
     }
 }
 
-struct ForwardImage<'a, const MR: usize, const NV: usize> {
+/// Rows of output pixels of one image, all that `frame` has.
+struct ForwardRows<'a, const MR: usize, const NV: usize> {
     frame: Frame,
     x: &'a [f32],
     packed: &'a [f32],
@@ -486,7 +521,7 @@ struct ForwardImage<'a, const MR: usize, const NV: usize> {
     moments: Option<&'a mut [f32]>,
 }
 
-impl<const MR: usize, const NV: usize> WithSimd for ForwardImage<'_, MR, NV> {
+impl<const MR: usize, const NV: usize> WithSimd for ForwardRows<'_, MR, NV> {
     type Output = ();
 
     #[inline(always)]
@@ -654,6 +689,12 @@ struct BackwardWeights<'a> {
 /// up in order: the same for any number of threads.
 const MAX_GROUPS: usize = 32;
 
+/// Of fewer images the rows are shared out in bands, so that there are about so many groups at least.
+const MIN_GROUPS: usize = 8;
+
+/// Pixels of a band, at least, so that its arithmetic takes longer than adding up what comes of it.
+const MIN_BAND_PIXELS: usize = 128;
+
 impl WithSimd for BackwardWeights<'_> {
     type Output = ();
 
@@ -673,21 +714,44 @@ impl BackwardWeights<'_> {
         let Self { cpu, shape, x, dy, dw, db } = self;
         let input = shape.input.image_len();
         let batch = shape.input.batch;
+        let parallel = is_parallel(shape);
+        let frame = Frame::new(shape);
+        let [height, width] = frame.output;
+        let bands = if parallel { MIN_GROUPS.div_ceil(batch) } else { 1 };
+        let rows = height.div_ceil(bands).max(MIN_BAND_PIXELS.div_ceil(width)).min(height);
+        let bands = height.div_ceil(rows);
         let images = batch.div_ceil(MAX_GROUPS);
-        let groups = batch.div_ceil(images);
+        let groups = batch.div_ceil(images) * bands;
+        // What is made is made once, whole.
+        let bands_at_once = match dy {
+            ImagesOfDy::Lie(_) => 1,
+            ImagesOfDy::AreMade(_) => bands,
+        };
+        let output = shape.output().image_len();
+        let row = width * shape.filters;
         let len = dw.len() + db.len();
         let mut gradients = Buffer::borrow(&GRADIENTS, groups * len);
         let gradients = &mut gradients[..groups * len];
-        let parallel = is_parallel(shape);
-        let frame = Frame::new(shape);
-        cpu.for_each_chunk(parallel, gradients, len, |group, gradients| {
+        cpu.for_each_chunk(parallel, gradients, bands_at_once * len, |index, gradients| {
             gradients.fill(0.0);
+            let (group, first_band) =
+                (index * bands_at_once / bands, index * bands_at_once % bands);
             for image in group * images..batch.min((group + 1) * images) {
                 let x = &x[image * input..][..input];
-                dy(image, &mut |dy| {
-                    let gradients = &mut *gradients;
-                    simd.vectorize(BackwardWeightsImage::<MR, NV> { frame, x, dy, gradients });
-                });
+                let mut made;
+                let dy = match dy {
+                    ImagesOfDy::Lie(dy) => &dy[image * output..][..output],
+                    ImagesOfDy::AreMade(make) => {
+                        made = Buffer::borrow(&DY, output);
+                        make(image, &mut made[..output]);
+                        &made[..output]
+                    }
+                };
+                for (band, gradients) in (first_band..).zip(gradients.chunks_exact_mut(len)) {
+                    let rows = band * rows..height.min((band + 1) * rows);
+                    let (frame, dy) = (frame.of_rows(&rows), &dy[rows.start * row..rows.end * row]);
+                    simd.vectorize(BackwardWeightsRows::<MR, NV> { frame, x, dy, gradients });
+                }
             }
         });
         let gradients = &*gradients;
@@ -720,15 +784,15 @@ impl WithSimd for Add<'_> {
     }
 }
 
-/// Adds one image's gradients to dw and, behind it, db.
-struct BackwardWeightsImage<'a, const MR: usize, const NV: usize> {
+/// Adds the gradients of one image's rows of output pixels, all that `frame` has, to dw and, behind it, db.
+struct BackwardWeightsRows<'a, const MR: usize, const NV: usize> {
     frame: Frame,
     x: &'a [f32],
     dy: &'a [f32],
     gradients: &'a mut [f32],
 }
 
-impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsImage<'_, MR, NV> {
+impl<const MR: usize, const NV: usize> WithSimd for BackwardWeightsRows<'_, MR, NV> {
     type Output = ();
 
     #[inline(always)]
@@ -858,10 +922,10 @@ impl BackwardInput<'_> {
         b[..channels].fill(0.0);
         let b = &b[..channels];
         let (frame, output) = (Frame::transposed(shape), shape.output().image_len());
-        cpu.for_each_chunk(is_parallel(shape), dx, shape.input.image_len(), |index, dx| {
-            let (x, y) = (&dy[index * output..][..output], dx);
+        for_each_band(cpu, shape, shape.input.height, dx, |image, rows, y| {
+            let (frame, x) = (frame.of_rows(&rows), &dy[image * output..][..output]);
             let (relu, moments) = (false, None);
-            simd.vectorize(ForwardImage::<MR, NV> { frame, x, packed, b, y, relu, moments });
+            simd.vectorize(ForwardRows::<MR, NV> { frame, x, packed, b, y, relu, moments });
         });
     }
 
@@ -870,7 +934,7 @@ impl BackwardInput<'_> {
     #[inline(always)]
     fn run_columns<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
         let Self { cpu, shape, dy, w, dx } = self;
-        let (input, output) = (shape.input.image_len(), shape.output().image_len());
+        let output = shape.output().image_len();
         let (taps, filters) = (shape.taps(), shape.filters);
         let nr = NV * S::F32_LANES;
         let panels = taps.div_ceil(nr);
@@ -881,29 +945,38 @@ impl BackwardInput<'_> {
         }
         let packed = &packed[..panels * filters * nr];
         let frame = Frame::new(shape);
-        cpu.for_each_chunk(is_parallel(shape), dx, input, |index, dx| {
-            let dy = &dy[index * output..][..output];
-            simd.vectorize(BackwardInputImage::<MR, NV> { frame, dy, packed, dx });
+        for_each_band(cpu, shape, shape.input.height, dx, |image, rows, dx| {
+            let dy = &dy[image * output..][..output];
+            simd.vectorize(BackwardInputRows::<MR, NV> { frame, dy, packed, rows, dx });
         });
     }
 }
 
-struct BackwardInputImage<'a, const MR: usize, const NV: usize> {
+/// Rows of one image's dx, from all of its dy.
+struct BackwardInputRows<'a, const MR: usize, const NV: usize> {
     frame: Frame,
     dy: &'a [f32],
     packed: &'a [f32],
+    rows: Range<usize>,
     dx: &'a mut [f32],
 }
 
-impl<const MR: usize, const NV: usize> WithSimd for BackwardInputImage<'_, MR, NV> {
+impl<const MR: usize, const NV: usize> WithSimd for BackwardInputRows<'_, MR, NV> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { frame, dy, packed, dx } = self;
+        let Self { frame, dy, packed, rows, dx } = self;
         let filters = frame.shape.filters;
         let nr = NV * S::F32_LANES;
+        dx.fill(0.0);
+        let touching = frame.rows_touching(&rows);
+        if touching.is_empty() {
+            return;
+        }
+        let frame = frame.of_rows(&touching);
         let [height, width] = frame.output;
+        let dy = &dy[touching.start * width * filters..][..height * width * filters];
         let panels = packed.len() / (filters * nr);
         let stride = panels * nr;
         let mut image = Buffer::borrow(&FRAME, frame.len());
@@ -951,11 +1024,10 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardInputImage<'_, MR, N
                 }
             }
         }
-        let (rows, elements) = frame.visible();
+        let (visible, elements) = frame.visible();
         let image_stride = frame.shape.input.width * frame.shape.input.channels;
-        dx.fill(0.0);
-        for row in rows {
-            let to = &mut dx[row * image_stride..][elements.clone()];
+        for row in visible.start.max(rows.start)..visible.end.min(rows.end) {
+            let to = &mut dx[(row - rows.start) * image_stride..][elements.clone()];
             let len = to.len();
             to.copy_from_slice(&image[frame.row_start(row)..][..len]);
         }

@@ -105,6 +105,8 @@ pub fn shared_out() -> Vec<Case> {
         (images(35, 13, 15, 1), Padding::Same, 1, 32),
         (images(6, 12, 13, 17), Padding::Same, 1, 33),
         (images(9, 14, 13, 5), Padding::Valid, 2, 20),
+        (images(1, 43, 21, 9), Padding::Same, 1, 35),
+        (images(2, 61, 30, 9), Padding::Same, 2, 35),
     ] {
         let window = Window::square(3, stride, padding);
         let convolution = Conv2dShape { input, window, filters };

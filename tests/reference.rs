@@ -360,7 +360,8 @@ fn softmax_cross_entropy() {
 fn cross_entropy() {
     let mut random = Random::new(5);
     let mut checker = Checker::new("cross_entropy");
-    for shape in matrix_shapes() {
+    // As many pieces as there may be.
+    for shape in matrix_shapes().into_iter().chain([MatrixShape { rows: 4100, cols: 1000 }]) {
         let MatrixShape { rows, cols } = shape;
         let labels = random.labels(rows, cols);
         let positive = |x: Vec<f32>| x.iter().map(|x| x.abs() + 1e-3).collect::<Vec<_>>();
@@ -488,8 +489,10 @@ fn conv2d() {
             }
         }
     }
-    // Rows that are fewer than the threads.
+    // Rows that are fewer than the threads; a single row of windows.
     shapes.push(Conv2dShape { input: image((1, 2, 90), 20), window: same, filters: 40 });
+    let window = Window { size: [2, 2], stride: [3, 1], padding: Padding::Valid };
+    shapes.push(Conv2dShape { input: image((1, 4, 200), 8), window, filters: 40 });
     // An image wider and windows larger than any tile.
     let window = Window::square(11, 4, Padding::Valid);
     shapes.push(Conv2dShape { input: image((2, 12, 135), 3), window, filters: 18 });

@@ -167,7 +167,6 @@ fn softmax_and_cross_entropy() {
     checker.finish();
 }
 
-/// As PyTorch has it.
 /// Several rows make one logarithm: the smallest and the largest numbers, and pairs of negative ones, by turns. Few
 /// different values, so that many rows have equals before or behind their label.
 #[test]
@@ -179,6 +178,8 @@ fn cross_entropy_of_several_rows() {
         &[f32::MIN_POSITIVE, f32::MIN_POSITIVE, f32::from_bits(1), 0.0],
         &[f32::MIN_POSITIVE, 1e-37],
         &[f32::MAX, 1e38],
+        &[1.0 - f32::EPSILON / 2.0, 1.0],
+        &[1.37, 0.73],
         &[-0.5, 0.5],
         &[f32::INFINITY, 0.5],
     ] {
@@ -194,6 +195,7 @@ fn cross_entropy_of_several_rows() {
     checker.finish();
 }
 
+/// As PyTorch has it.
 #[test]
 fn softmax_of_rows_without_a_finite_maximum_is_nan() {
     let rows = [

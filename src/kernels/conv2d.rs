@@ -3,8 +3,8 @@
 //!
 //! It is a matrix product: the columns of an image (im2col: for every output pixel, a row with the
 //! elements under its window) times the kernel (taps, filters). The columns are never written:
-//! every image is copied into a frame of zeros that stays in the first- or second-level cache, and
-//! the product's inner loop reads the rows of the columns from where they lie in it. Dukhan's "The
+//! every image, or the rows of it that a thread takes, is copied into a frame of zeros that stays in
+//! the first- or second-level cache, and the product's inner loop reads the rows of the columns from where they lie in it. Dukhan's "The
 //! Indirect Convolution Algorithm" (2019) has the idea. [`backward_input`]
 //! is a convolution too where windows make steps of one pixel and there are channels enough to fill
 //! vectors; otherwise it writes columns, those of one row of output pixels at a time.
@@ -31,6 +31,7 @@ use super::gemm::THIN_K;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::gemm::{Matrix, Write};
+use super::max_pool::rows_by_image;
 use super::relu::relu;
 use super::relu_batch_norm::{Moments, PIECES, merge_block};
 use super::scratch::Buffer;
@@ -62,7 +63,7 @@ use crate::shape::{Conv2dShape, ImageShape, check_len};
 /// If a slice does not fit `shape`.
 pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     kernel_span!("conv2d::forward", flops(shape), bytes(shape));
-    run_forward(cpu, shape, x, w, b, y, false, None, &|_, _| {});
+    run_forward(cpu, shape, x, w, b, y, false, None);
 }
 
 /// y = max(conv(x, w) + b, 0), in one sweep; NaN stays NaN.
@@ -86,7 +87,7 @@ pub fn forward(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y
 /// If a slice does not fit `shape`.
 pub fn forward_relu(cpu: &Cpu, shape: Conv2dShape, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     kernel_span!("conv2d::forward_relu", flops(shape), bytes(shape));
-    run_forward(cpu, shape, x, w, b, y, true, None, &|_, _| {});
+    run_forward(cpu, shape, x, w, b, y, true, None);
 }
 
 /// y = max(conv(x, w) + b, 0), and its moments per filter merged into `moments`, in one sweep:
@@ -139,7 +140,7 @@ pub(super) fn forward_relu_moments_then(
     then: &(dyn Fn(usize, &[f32]) + Sync),
 ) {
     check_len("moments", moments.mean().len(), 1, shape.filters);
-    run_forward(cpu, shape, x, w, b, y, true, Some(moments), then);
+    run_forward(cpu, shape, x, w, b, y, true, Some((moments, then)));
 }
 
 /// dx (as `shape.input`) from dy (as `shape.output()`) and w (as [`forward`] has it): for every
@@ -206,7 +207,7 @@ pub fn backward_weights(
 ) {
     kernel_span!("conv2d::backward_weights", flops(shape), bytes(shape));
     check_len("dy", dy.len(), shape.output().batch, shape.output().image_len());
-    run_backward_weights(cpu, shape, x, ImagesOfDy::Lie(dy), write, dw, db);
+    run_backward_weights(cpu, shape, x, ImagesOfDy::Given(dy), write, dw, db);
 }
 
 /// [`backward_weights`] without a span of its own, of a dy that never exists as a whole: `dy` makes
@@ -221,16 +222,16 @@ pub(super) fn backward_weights_by_images(
     dw: &mut [f32],
     db: &mut [f32],
 ) {
-    run_backward_weights(cpu, shape, x, ImagesOfDy::AreMade(dy), write, dw, db);
+    run_backward_weights(cpu, shape, x, ImagesOfDy::Made(dy), write, dw, db);
 }
 
 /// Where the images of dy come from.
 #[derive(Clone, Copy)]
 enum ImagesOfDy<'a> {
     /// They lie side by side.
-    Lie(&'a [f32]),
+    Given(&'a [f32]),
     /// Each is made when its turn has come, by its number.
-    AreMade(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+    Made(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
 }
 
 #[track_caller]
@@ -271,27 +272,28 @@ fn is_parallel(shape: Conv2dShape) -> bool {
     flops(shape) >= PARALLEL_MIN_FLOPS
 }
 
-/// Calls `body` with the number of each image of `to`, which has `height` rows of pixels, with rows of it, and with
-/// what these are in `to`: all of them, as a rule, on all threads. Where there are fewer images than threads,
-/// these share each. For what has the same bits either way.
+/// Calls `body` for rows of the images `to`, with the image's number, which of its rows, and those: for whole images,
+/// or, where there are fewer than threads, for as many rows as make them equal shares. For what has the same bits
+/// either way. (Moments have not, where an image is a piece.)
 fn for_each_band(
     cpu: &Cpu,
     shape: Conv2dShape,
-    height: usize,
+    images: ImageShape,
     to: &mut [f32],
     body: impl Fn(usize, Range<usize>, &mut [f32]) + Sync + Send,
 ) {
-    let image = to.len() / shape.input.batch;
     let parallel = is_parallel(shape);
-    if shape.input.batch >= cpu.threads() || !parallel {
-        return cpu.for_each_chunk(parallel, to, image, |index, to| body(index, 0..height, to));
-    }
-    let rows = height.div_ceil(cpu.threads());
-    for (index, to) in to.chunks_exact_mut(image).enumerate() {
-        cpu.for_each_chunk(true, to, rows * (image / height), |band, to| {
-            body(index, band * rows..height.min((band + 1) * rows), to);
-        });
-    }
+    let rows = match cpu.threads() {
+        threads if parallel && images.batch < threads => {
+            (images.batch * images.height).div_ceil(threads)
+        }
+        _ => images.height,
+    };
+    cpu.for_each_chunk(parallel, to, rows * images.width * images.channels, |index, to| {
+        for (image, rows, to) in rows_by_image(images, index * rows, to) {
+            body(image, rows, to);
+        }
+    });
 }
 
 thread_local! {
@@ -303,7 +305,7 @@ thread_local! {
     static COLUMNS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// An image's dy.
     static DY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    /// Gradients of the kernel, one per group of images.
+    /// Gradients of the kernel, one per group of images, or band of one.
     static GRADIENTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
@@ -320,7 +322,7 @@ struct Frame {
     /// The window's; 1 where it makes no step, so that what a tile may touch stays within the image.
     stride: [usize; 2],
     /// Rows left out above, where this is of some rows of output pixels only.
-    skipped: usize,
+    above: usize,
 }
 
 impl Frame {
@@ -337,7 +339,7 @@ impl Frame {
         let (Some(height), Some(width)) = (side(0), side(1)) else { panic!("{shape:?} overflows") };
         let len = height.checked_mul(width).and_then(|len| len.checked_mul(input.channels));
         assert!(len.is_some(), "{shape:?} overflows");
-        Self { shape, height, width, padding, output, stride, skipped: 0 }
+        Self { shape, height, width, padding, output, stride, above: 0 }
     }
 
     /// Of dy, for the convolution that makes dx of it: windows of all dy that an element takes part in.
@@ -357,21 +359,21 @@ impl Frame {
             padding: [height - 1 - before[0], width - 1 - before[1]],
             output: [input.height, input.width],
             stride: [1, 1],
-            skipped: 0,
+            above: 0,
         }
     }
 
-    /// The part that the given rows of output pixels, at least one, are made of.
+    /// The part of a whole frame that the given rows of output pixels, at least one, are made of.
     fn of_rows(self, rows: &Range<usize>) -> Self {
         let height = (rows.len() - 1) * self.stride[0] + self.shape.window.size[0];
-        let skipped = rows.start * self.stride[0];
-        Self { height, output: [rows.len(), self.output[1]], skipped, ..self }
+        let above = rows.start * self.stride[0];
+        Self { height, output: [rows.len(), self.output[1]], above, ..self }
     }
 
-    /// The rows of output pixels whose windows have any of the given rows of the image in them.
+    /// The rows of output pixels whose windows have any of the given rows of the image, at least one, in them.
     fn rows_touching(self, rows: &Range<usize>) -> Range<usize> {
         let first = (rows.start + self.padding[0] + 1).saturating_sub(self.shape.window.size[0]);
-        let last = (rows.end + self.padding[0]).saturating_sub(1) / self.stride[0];
+        let last = (rows.end + self.padding[0] - 1) / self.stride[0];
         first.div_ceil(self.stride[0])..self.output[0].min(last + 1)
     }
 
@@ -402,16 +404,16 @@ impl Frame {
     /// The image's rows and the elements of each that lie in the frame, as ranges of the image.
     fn visible(self) -> (Range<usize>, Range<usize>) {
         let input = self.shape.input;
-        let end = (self.skipped + self.height).saturating_sub(self.padding[0]).min(input.height);
-        let rows = self.skipped.saturating_sub(self.padding[0]).min(end)..end;
+        let end = (self.above + self.height).saturating_sub(self.padding[0]).min(input.height);
+        let rows = self.above.saturating_sub(self.padding[0]).min(end)..end;
         let columns = input.width.min(self.width - self.padding[1].min(self.width));
         (rows, 0..columns * input.channels)
     }
 
     /// Where an image's row begins in the frame.
     fn row_start(self, row: usize) -> usize {
-        let above = row + self.padding[0] - self.skipped;
-        above * self.row_stride() + self.padding[1] * self.shape.input.channels
+        (row + self.padding[0] - self.above) * self.row_stride()
+            + self.padding[1] * self.shape.input.channels
     }
 
     /// Puts an image into the frame, with zeros around it.
@@ -426,7 +428,10 @@ impl Frame {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one body for two functions")]
+/// The moments that are gathered, and what gets each image of y, with its number, while it is in the cache.
+type MomentsThen<'a> = (&'a mut Moments, &'a (dyn Fn(usize, &[f32]) + Sync));
+
+#[expect(clippy::too_many_arguments, reason = "one body for three functions")]
 fn run_forward(
     cpu: &Cpu,
     shape: Conv2dShape,
@@ -435,15 +440,14 @@ fn run_forward(
     b: &[f32],
     y: &mut [f32],
     relu: bool,
-    moments: Option<&mut Moments>,
-    then: &(dyn Fn(usize, &[f32]) + Sync),
+    moments: Option<MomentsThen>,
 ) {
     check_len("x", x.len(), shape.input.batch, shape.input.image_len());
     check_len("w", w.len(), shape.taps(), shape.filters);
     check_len("b", b.len(), 1, shape.filters);
     check_len("y", y.len(), shape.output().batch, shape.output().image_len());
     if !y.is_empty() {
-        cpu.arch().dispatch(Forward { cpu, shape, x, w, b, y, relu, moments, then });
+        cpu.arch().dispatch(Forward { cpu, shape, x, w, b, y, relu, moments });
     }
 }
 
@@ -455,8 +459,7 @@ struct Forward<'a> {
     b: &'a [f32],
     y: &'a mut [f32],
     relu: bool,
-    moments: Option<&'a mut Moments>,
-    then: &'a (dyn Fn(usize, &[f32]) + Sync),
+    moments: Option<MomentsThen<'a>>,
 }
 
 impl WithSimd for Forward<'_> {
@@ -476,7 +479,7 @@ impl WithSimd for Forward<'_> {
 impl Forward<'_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Self { cpu, shape, x, w, b, y, relu, moments, then } = self;
+        let Self { cpu, shape, x, w, b, y, relu, moments } = self;
         let (input, output) = (shape.input.image_len(), shape.output().image_len());
         let (taps, filters) = (shape.taps(), shape.filters);
         let nr = NV * S::F32_LANES;
@@ -489,8 +492,8 @@ impl Forward<'_> {
         let packed = &*packed;
         let frame = Frame::new(shape);
         let batch = shape.input.batch;
-        let Some(merged) = moments else {
-            return for_each_band(cpu, shape, frame.output[0], y, |image, rows, y| {
+        let Some((merged, then)) = moments else {
+            return for_each_band(cpu, shape, shape.output(), y, |image, rows, y| {
                 let (frame, x) = (frame.of_rows(&rows), &x[image * input..][..input]);
                 let moments = None;
                 simd.vectorize(ForwardRows::<MR, NV> { frame, x, packed, b, y, relu, moments });
@@ -692,7 +695,7 @@ const MAX_GROUPS: usize = 32;
 /// Of fewer images the rows are shared out in bands, so that there are about so many groups at least.
 const MIN_GROUPS: usize = 8;
 
-/// Pixels of a band, at least, so that its arithmetic takes longer than adding up what comes of it.
+/// Pixels of a band, about so many at least, so that its arithmetic takes longer than adding up what comes of it.
 const MIN_BAND_PIXELS: usize = 128;
 
 impl WithSimd for BackwardWeights<'_> {
@@ -718,14 +721,15 @@ impl BackwardWeights<'_> {
         let frame = Frame::new(shape);
         let [height, width] = frame.output;
         let bands = if parallel { MIN_GROUPS.div_ceil(batch) } else { 1 };
-        let rows = height.div_ceil(bands).max(MIN_BAND_PIXELS.div_ceil(width)).min(height);
+        let bands = bands.min(height * width / MIN_BAND_PIXELS).max(1);
+        let rows = height.div_ceil(bands);
         let bands = height.div_ceil(rows);
         let images = batch.div_ceil(MAX_GROUPS);
         let groups = batch.div_ceil(images) * bands;
         // What is made is made once, whole.
         let bands_at_once = match dy {
-            ImagesOfDy::Lie(_) => 1,
-            ImagesOfDy::AreMade(_) => bands,
+            ImagesOfDy::Given(_) => 1,
+            ImagesOfDy::Made(_) => bands,
         };
         let output = shape.output().image_len();
         let row = width * shape.filters;
@@ -734,14 +738,14 @@ impl BackwardWeights<'_> {
         let gradients = &mut gradients[..groups * len];
         cpu.for_each_chunk(parallel, gradients, bands_at_once * len, |index, gradients| {
             gradients.fill(0.0);
-            let (group, first_band) =
-                (index * bands_at_once / bands, index * bands_at_once % bands);
+            let first = index * bands_at_once;
+            let (group, first_band) = (first / bands, first % bands);
             for image in group * images..batch.min((group + 1) * images) {
                 let x = &x[image * input..][..input];
                 let mut made;
                 let dy = match dy {
-                    ImagesOfDy::Lie(dy) => &dy[image * output..][..output],
-                    ImagesOfDy::AreMade(make) => {
+                    ImagesOfDy::Given(dy) => &dy[image * output..][..output],
+                    ImagesOfDy::Made(make) => {
                         made = Buffer::borrow(&DY, output);
                         make(image, &mut made[..output]);
                         &made[..output]
@@ -922,7 +926,7 @@ impl BackwardInput<'_> {
         b[..channels].fill(0.0);
         let b = &b[..channels];
         let (frame, output) = (Frame::transposed(shape), shape.output().image_len());
-        for_each_band(cpu, shape, shape.input.height, dx, |image, rows, y| {
+        for_each_band(cpu, shape, shape.input, dx, |image, rows, y| {
             let (frame, x) = (frame.of_rows(&rows), &dy[image * output..][..output]);
             let (relu, moments) = (false, None);
             simd.vectorize(ForwardRows::<MR, NV> { frame, x, packed, b, y, relu, moments });
@@ -945,7 +949,7 @@ impl BackwardInput<'_> {
         }
         let packed = &packed[..panels * filters * nr];
         let frame = Frame::new(shape);
-        for_each_band(cpu, shape, shape.input.height, dx, |image, rows, dx| {
+        for_each_band(cpu, shape, shape.input, dx, |image, rows, dx| {
             let dy = &dy[image * output..][..output];
             simd.vectorize(BackwardInputRows::<MR, NV> { frame, dy, packed, rows, dx });
         });
@@ -986,7 +990,7 @@ impl<const MR: usize, const NV: usize> WithSimd for BackwardInputRows<'_, MR, NV
         let mut columns = Buffer::borrow(&COLUMNS, width.next_multiple_of(MR) * stride);
         for oy in 0..height {
             for ox in (0..width).step_by(MR) {
-                // Beyond the row lie other pixels; beyond the image the last tile must stop short.
+                // Beyond the row lie other pixels; beyond the band the last tile must stop short.
                 let pixel = (oy * width + ox).min((height * width).saturating_sub(MR));
                 let skipped = oy * width + ox - pixel;
                 for (panel, packed) in packed.chunks_exact(filters * nr).enumerate() {

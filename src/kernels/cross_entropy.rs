@@ -9,15 +9,17 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::softmax::{MAX_LANES, NARROW, load_columns};
-use super::softmax_cross_entropy::{MAX_PIECES, Tally, check, tally_pieces};
-use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span};
+use super::softmax::{NARROW, load_columns, rows_per_piece};
+use super::softmax_cross_entropy::{Tally, check, tally_pieces};
+use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::Cpu;
 use crate::shape::{MatrixShape, check_len};
 
 /// Losses `-ln p_label` (infinite where that probability is 0) and hits of `probabilities`
-/// (rows, classes) against `labels` (rows). The logarithms, each of a product of eight, and their sum
-/// are in `f64`. A probability below 0 has no logarithm: NaN.
+/// (rows, classes) against `labels` (rows). A probability below 0 has no logarithm: NaN.
+///
+/// Accuracy: one logarithm, in `f64`, is taken of a product of eight probabilities, and these are added up in
+/// `f64`: n rows' loss is within 2^-53 n + 2^-52 (n / 8 + 2) sum |ln p_label|.
 ///
 /// ```
 /// use kernelet::{Cpu, kernels::cross_entropy, shape::MatrixShape};
@@ -37,19 +39,16 @@ use crate::shape::{MatrixShape, check_len};
 pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u32]) -> Tally {
     kernel_span!("cross_entropy::forward", probabilities.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
-    let parallel = probabilities.len() >= ELEMENTWISE_PARALLEL_MIN / 2;
-    let MatrixShape { rows, cols } = shape;
-    let piece = rows_per_chunk(cols).max(rows.div_ceil(MAX_PIECES)).next_multiple_of(MAX_LANES);
-    tally_pieces(cpu, parallel, rows, piece, |_, rows| {
+    let cols = shape.cols;
+    tally_pieces(cpu, shape.rows >= PARALLEL_MIN_ROWS, shape, |_, rows| {
         let probabilities = &probabilities[rows.start * cols..rows.end * cols];
         cpu.dispatch(Rows { cols, probabilities, labels: &labels[rows] })
     })
 }
 
-/// Rows that a thread takes at a time.
-fn rows_per_chunk(cols: usize) -> usize {
-    (ELEMENTWISE_CHUNK / cols.max(1)).max(1)
-}
+/// From here on a second thread helps: some 20 microseconds' work, as most rows end at their first larger
+/// probability as long as a network knows little.
+const PARALLEL_MIN_ROWS: usize = 4096;
 
 struct Rows<'a> {
     cols: usize,
@@ -135,7 +134,7 @@ struct Total {
 
 impl Total {
     /// So many probabilities have one logarithm: the smallest normal `f32`, 2^-126, to this power is a normal
-    /// `f64`, and so is the largest.
+    /// `f64`, and so is the largest. (Where subnormals are not flushed, a product of eight of them may be zero.)
     const FACTORS: usize = 8;
 
     fn new() -> Self {
@@ -196,7 +195,7 @@ pub fn backward(
     check_len("dprobabilities", dprobabilities.len(), shape.rows, shape.cols);
     let parallel = dprobabilities.len() >= ELEMENTWISE_PARALLEL_MIN;
     let cols = shape.cols.max(1);
-    let rows = rows_per_chunk(cols);
+    let rows = rows_per_piece(cols);
     cpu.for_each_chunk(parallel, dprobabilities, rows * cols, |index, dprobabilities| {
         dprobabilities.fill(0.0);
         let first = index * rows;

@@ -89,7 +89,7 @@ fn exp_of_any<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.select_f32s(simd.equal_f32s(x, x), y, x)
 }
 
-/// e^x of one vector that is nowhere positive, as softmax has it: half of [`exp`]'s work. Nothing can
+/// e^x of one vector that is nowhere positive, as softmax has it: without [`exp`]'s branch. Nothing can
 /// overflow, and an error of 0.05 |x| u is nothing beside that of softmax's x, |x| u. Below the logarithm
 /// of the smallest normal number the result is 0.
 #[inline(always)]

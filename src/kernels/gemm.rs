@@ -22,7 +22,6 @@ use super::kernel_span;
 use super::scratch::Buffer;
 use crate::cpu::Cpu;
 use crate::shape::check_len;
-use crate::subnormals::FlushSubnormals;
 
 /// The sizes of a product `C (m x n) = A (m x k) B (k x n)`.
 ///
@@ -277,10 +276,9 @@ unsafe fn gemm_strided(
         let (a, b) = (Strided::new(Matrix::N(&zeros), m, 1), Strided::new(Matrix::N(&zeros), 1, n));
         // SAFETY: the caller's promise.
         unsafe { blocked::gemm(cpu, GemmShape { k: 1, ..shape }, a, b, write, c, epilogue) }
-    } else if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape) {
-        let _flush = FlushSubnormals::new();
+    } else if matches!(epilogue, Epilogue::None) && faer_is_faster(cpu, shape, a, b) {
         // SAFETY: the caller's promise.
-        unsafe { faer(a, b, write, c) }
+        unsafe { faer(cpu, shape, a, b, write, c) }
     } else {
         // SAFETY: the caller's promise.
         unsafe { blocked::gemm(cpu, shape, a, b, write, c, epilogue) }
@@ -315,23 +313,67 @@ pub(super) fn row_block(m: usize, blocks: usize) -> usize {
 /// Where faer beats our own product by more than the noise: matrix-vector products, which it does
 /// without packing, and cubes so small that packing shows. It picks its own instruction set,
 /// though, so it takes part only where ours is the same, the best there is.
-fn faer_is_faster(cpu: &Cpu, shape: GemmShape) -> bool {
+fn faer_is_faster(cpu: &Cpu, shape: GemmShape, a: Strided, b: Strided) -> bool {
     let GemmShape { m, k, n } = shape;
-    let vector = (m == 1 || n == 1) && shape.flops() < blocked::PARALLEL_MIN_FLOPS;
+    let few = (m == 1 || n == 1) && shape.flops() < blocked::PARALLEL_MIN_FLOPS;
     let small = m.max(k).max(n) <= 64;
-    (vector || small) && cpu.is_best()
+    (is_of_dot_products(shape, a, b) || few || small) && cpu.is_best()
 }
+
+/// Whether a matrix-vector product's sums are of elements that lie side by side, so that any number of them is read
+/// as fast as all. (Otherwise rows of the matrix, each times a number, are added up, and parts of rows are not.)
+fn is_of_dot_products(shape: GemmShape, a: Strided, b: Strided) -> bool {
+    (shape.n == 1 && a.has_whole_rows()) || (shape.m == 1 && b.transposed().has_whole_rows())
+}
+
+/// Floating-point operations of a piece of dot products that a thread takes.
+const VECTOR_PIECE_FLOPS: usize = 1 << 17;
+
+/// Below this many floating-point operations of dot products, which wait for the matrix, a second thread costs
+/// more than it gives.
+const VECTOR_PARALLEL_MIN_FLOPS: f64 = 4e5;
 
 /// # Safety
 /// As for [`gemm_strided`].
-unsafe fn faer(a: Strided, b: Strided, write: Write, (c, row_stride): (*mut f32, usize)) {
-    let (a, b) = (a.view(), b.view());
+unsafe fn faer(
+    cpu: &Cpu,
+    shape: GemmShape,
+    a: Strided,
+    b: Strided,
+    write: Write,
+    (c, row_stride): (*mut f32, usize),
+) {
+    /// C, of which each thread writes its own part.
+    struct Shared(*mut f32);
+    // SAFETY: parts do not overlap.
+    unsafe impl Sync for Shared {}
+    impl Shared {
+        fn at(&self, offset: usize) -> *mut f32 {
+            self.0.wrapping_add(offset)
+        }
+    }
+
+    let GemmShape { m, k, n } = shape;
     let accumulate = match write {
         Write::Overwrite => Accum::Replace,
         Write::Add => Accum::Add,
     };
-    // SAFETY: the caller's promise.
-    let c = unsafe { MatMut::from_raw_parts_mut(c, a.nrows(), b.ncols(), row_stride as isize, 1) };
-    // Never faer's threads: they would be a second pool beside ours.
-    matmul(c, accumulate, a, b, 1.0, Par::Seq);
+    let piece = if is_of_dot_products(shape, a, b) {
+        (VECTOR_PIECE_FLOPS / (2 * k)).max(1).next_multiple_of(64)
+    } else {
+        m.max(n)
+    };
+    let parallel = shape.flops() >= VECTOR_PARALLEL_MIN_FLOPS;
+    let c = Shared(c);
+    cpu.for_each(parallel, m.max(n).div_ceil(piece), |index| {
+        let first = index * piece;
+        let (i, rows) = if n == 1 { (first, piece.min(m - first)) } else { (0, m) };
+        let (j, columns) = if n == 1 { (0, 1) } else { (first, piece.min(n - first)) };
+        let (a, b) = (a.part((i, 0), (rows, k)).view(), b.part((0, j), (k, columns)).view());
+        let to = c.at(i * row_stride + j);
+        // SAFETY: the caller promises C, of which this is a part that no other index has.
+        let to = unsafe { MatMut::from_raw_parts_mut(to, rows, columns, row_stride as isize, 1) };
+        // Never faer's threads: they would be a second pool beside ours.
+        matmul(to, accumulate, a, b, 1.0, Par::Seq);
+    });
 }

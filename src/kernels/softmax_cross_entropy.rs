@@ -206,11 +206,11 @@ fn run(
     labels: &[u32],
     gradient: Option<(f32, &mut [f32])>,
 ) -> Tally {
-    let MatrixShape { rows, cols } = shape;
-    let piece = rows_per_piece(cols).max(rows.div_ceil(MAX_PIECES).next_multiple_of(MAX_LANES));
+    let cols = shape.cols;
+    let piece = rows_per_tally(shape);
     let (scale, dlogits) = gradient
         .map_or((0.0, None), |(scale, dlogits)| (scale, Some(Chunks::new(dlogits, piece * cols))));
-    tally_pieces(cpu, logits.len() >= PARALLEL_MIN, rows, piece, |index, rows| {
+    tally_pieces(cpu, logits.len() >= PARALLEL_MIN, shape, |index, rows| {
         let labels = &labels[rows.clone()];
         let logits = &logits[rows.start * cols..rows.end * cols];
         // SAFETY: `tally_pieces` calls this once for every index, and there are as many pieces of dlogits.
@@ -220,17 +220,23 @@ fn run(
 }
 
 /// Most pieces that rows are cut into: their tallies live on the stack.
-pub(super) const MAX_PIECES: usize = 256;
+const MAX_PIECES: usize = 256;
 
-/// The sum of the tallies of pieces of `piece` rows each, [`MAX_PIECES`] at most, which `body` makes, of each
-/// piece's index and rows.
+/// Rows of a piece: whole vectors of them.
+fn rows_per_tally(MatrixShape { rows, cols }: MatrixShape) -> usize {
+    rows_per_piece(cols).max(rows.div_ceil(MAX_PIECES).next_multiple_of(MAX_LANES))
+}
+
+/// The sum of the tallies that `body` makes of pieces of the rows, called once for each with its number, in
+/// their order.
 pub(super) fn tally_pieces(
     cpu: &Cpu,
     parallel: bool,
-    rows: usize,
-    piece: usize,
+    shape: MatrixShape,
     body: impl Fn(usize, Range<usize>) -> Tally + Sync + Send,
 ) -> Tally {
+    let (rows, piece) = (shape.rows, rows_per_tally(shape));
+    // Without the tallies, whose zeros take longer than a few rows do.
     if (1..=piece).contains(&rows) {
         return body(0, 0..rows);
     }

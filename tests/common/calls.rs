@@ -78,7 +78,7 @@ pub fn images(batch: usize, height: usize, width: usize, channels: usize) -> Ima
 pub fn shared_out() -> Vec<Case> {
     let mut cases = vec![Case::Elementwise(128 * 1024 + 77)];
     // In five pieces and more: of two, the losses' sum is the same in either order.
-    for (rows, cols) in [(8001, 10), (1201, 70)] {
+    for (rows, cols) in [(8001, 10), (1201, 70), (4200, 40)] {
         cases.push(Case::Rows(MatrixShape { rows, cols }));
     }
     // Few rows, few columns, vectors, B packed by each piece, for everybody, and in several sweeps.
@@ -114,6 +114,18 @@ pub fn shared_out() -> Vec<Case> {
         for (size, stride) in [(2, 2), (3, 2)] {
             let pool = Window::square(size, stride, Padding::Same);
             cases.push(Case::ConvBlock(ConvBlockShape { convolution, pool }));
+        }
+    }
+    // One image: windows that leave rows out, of which some threads get nothing else; a single row of windows; and
+    // fewer pixels for each thread than a tile has.
+    for (input, size, stride, filters) in [
+        (images(1, 14, 90, 16), [2, 2], [3, 3], 35),
+        (images(1, 4, 200, 8), [2, 2], [3, 1], 40),
+        (images(1, 16, 6, 64), [3, 3], [2, 2], 33),
+    ] {
+        for padding in [Padding::Same, Padding::Valid] {
+            let window = Window { size, stride, padding };
+            cases.push(Case::Conv2d(Conv2dShape { input, window, filters }));
         }
     }
     for (size, stride) in [(2, 2), (3, 2)] {

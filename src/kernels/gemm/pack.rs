@@ -73,12 +73,22 @@ impl<'a, T: Copy> Strided<'a, T> {
         Self { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
     }
 
+    /// Whether the elements of a row lie side by side.
+    pub(super) fn has_whole_rows(self) -> bool {
+        self.col_stride == 1
+    }
+
     /// Where element (i, j) is, with `height` rows and `width` columns of the matrix from there on.
     #[inline(always)]
     pub(super) fn block(self, (i, j): (usize, usize), (height, width): (usize, usize)) -> *const T {
         assert!(i <= self.rows && height <= self.rows - i, "rows beyond the matrix");
         assert!(j <= self.cols && width <= self.cols - j, "columns beyond the matrix");
         self.ptr.wrapping_add(i * self.row_stride + j * self.col_stride)
+    }
+
+    /// The part that [`block`](Self::block) points to.
+    pub(super) fn part(self, from: (usize, usize), (rows, cols): (usize, usize)) -> Self {
+        Self { ptr: self.block(from, (rows, cols)), rows, cols, ..self }
     }
 
     /// `len` elements of row `i`, from column `j` on, of a matrix that has them side by side.

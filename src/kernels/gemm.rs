@@ -315,23 +315,23 @@ pub(super) fn row_block(m: usize, blocks: usize) -> usize {
 /// though, so it takes part only where ours is the same, the best there is.
 fn faer_is_faster(cpu: &Cpu, shape: GemmShape, a: Strided, b: Strided) -> bool {
     let GemmShape { m, k, n } = shape;
-    let few = (m == 1 || n == 1) && shape.flops() < blocked::PARALLEL_MIN_FLOPS;
+    let vector = (m == 1 || n == 1) && shape.flops() < blocked::PARALLEL_MIN_FLOPS;
     let small = m.max(k).max(n) <= 64;
-    (is_of_dot_products(shape, a, b) || few || small) && cpu.is_best()
+    (vector || are_dot_products(shape, a, b) || small) && cpu.is_best()
 }
 
-/// Whether a matrix-vector product's sums are of elements that lie side by side, so that any number of them is read
-/// as fast as all. (Otherwise rows of the matrix, each times a number, are added up, and parts of rows are not.)
-fn is_of_dot_products(shape: GemmShape, a: Strided, b: Strided) -> bool {
+/// Whether a matrix-vector product is dot products of what lies side by side, of which any number is read as fast
+/// as all. (Otherwise it adds up rows of the matrix, each times a number, and parts of rows are read more slowly.)
+fn are_dot_products(shape: GemmShape, a: Strided, b: Strided) -> bool {
     (shape.n == 1 && a.has_whole_rows()) || (shape.m == 1 && b.transposed().has_whole_rows())
 }
 
-/// Floating-point operations of a piece of dot products that a thread takes.
-const VECTOR_PIECE_FLOPS: usize = 1 << 17;
+/// Floating-point operations of the dot products that a thread takes at a time, if they are short.
+const DOT_PRODUCTS_FLOPS: usize = 1 << 17;
 
 /// Below this many floating-point operations of dot products, which wait for the matrix, a second thread costs
 /// more than it gives.
-const VECTOR_PARALLEL_MIN_FLOPS: f64 = 4e5;
+const DOT_PRODUCTS_PARALLEL_MIN_FLOPS: f64 = 4e5;
 
 /// # Safety
 /// As for [`gemm_strided`].
@@ -358,12 +358,12 @@ unsafe fn faer(
         Write::Overwrite => Accum::Replace,
         Write::Add => Accum::Add,
     };
-    let piece = if is_of_dot_products(shape, a, b) {
-        (VECTOR_PIECE_FLOPS / (2 * k)).max(1).next_multiple_of(64)
+    let piece = if are_dot_products(shape, a, b) {
+        (DOT_PRODUCTS_FLOPS / (2 * k)).max(1)
     } else {
         m.max(n)
     };
-    let parallel = shape.flops() >= VECTOR_PARALLEL_MIN_FLOPS;
+    let parallel = shape.flops() >= DOT_PRODUCTS_PARALLEL_MIN_FLOPS;
     let c = Shared(c);
     cpu.for_each(parallel, m.max(n).div_ceil(piece), |index| {
         let first = index * piece;

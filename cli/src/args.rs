@@ -42,7 +42,7 @@ pub enum Command {
     },
     /// Make the whole study: every table and figure in one report
     ///
-    /// Takes half an hour on two cores; --quick takes a minute or two. What is interrupted goes on
+    /// Takes some twenty minutes on two cores; --quick takes a minute or two. What is interrupted goes on
     /// where it stopped when it is started again with the same options.
     Reproduce(Box<ReproduceOptions>),
     /// Show letters of the test split with what a network takes them for

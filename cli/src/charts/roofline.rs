@@ -21,8 +21,15 @@ pub struct Roofline {
 const DOT: i32 = 11;
 const NUMBER: (i32, i32) = (12, 14);
 
+/// What the words at the flat roof take, and the space between.
+const PEAK: (i32, i32) = (200, 48);
+
 /// Pixels from left, top to right, bottom.
 type Region = [i32; 4];
+
+fn around((x, y): (i32, i32), size: i32) -> Region {
+    [x - size, y - size, x + size, y + size]
+}
 
 impl Roofline {
     pub(super) fn draw<B: DrawingBackend>(
@@ -71,14 +78,20 @@ impl Roofline {
         let text = |text: String, at, h, v| {
             area.draw(&Text::new(text, at, font(LABEL - 4).pos(Pos::new(h, v))))
         };
+        let dots: Vec<_> = kernels.iter().map(|(_, x, y)| pixel(*x, *y)).collect();
+        // Above the flat roof, or below it where kernels are faster than that (as on AMX).
         let (x, y) = pixel(x_high, gflops);
-        text(format!("{gflops:.0} GFLOP/s"), (x - 8, y - 8), HPos::Right, VPos::Bottom)?;
+        let crowd =
+            |region| -> i32 { dots.iter().map(|&dot| overlap(region, around(dot, DOT))).sum() };
+        let above = (y - 8, VPos::Bottom, [x - PEAK.0, y - PEAK.1, x, y]);
+        let below = (y + 8, VPos::Top, [x - PEAK.0, y, x, y + PEAK.1]);
+        let (y, vertical, peak) = if crowd(above.2) <= crowd(below.2) { above } else { below };
+        text(format!("{gflops:.0} GFLOP/s"), (x - 8, y), HPos::Right, vertical)?;
         // Left of the slope, where it is half as high as the flat roof.
         let (x, y) = pixel((ridge * start).sqrt(), (ridge * start).sqrt() * gbytes);
         text(format!("{gbytes:.0} GB/s"), (x - 16, y - 6), HPos::Right, VPos::Bottom)?;
 
-        let dots: Vec<_> = kernels.iter().map(|(_, x, y)| pixel(*x, *y)).collect();
-        let numbers = places(&dots, &roof.map(|(x, y)| pixel(x, y)));
+        let numbers = places(&dots, &roof.map(|(x, y)| pixel(x, y)), peak);
         // The most important last, on top.
         for (index, (&dot, &number)) in dots.iter().zip(&numbers).enumerate().rev() {
             let style = key::color(index).filled();
@@ -91,11 +104,11 @@ impl Roofline {
     }
 }
 
-/// Where the dots' numbers go: beside their dots, clear of other dots, numbers and the roof, a line
-/// through the given points, as far as there is a place.
-fn places(dots: &[(i32, i32)], roof: &[(i32, i32)]) -> Vec<(i32, i32)> {
-    let around = |(x, y): (i32, i32), size| [x - size, y - size, x + size, y + size];
+/// Where the dots' numbers go: beside their dots, clear of other dots, numbers, the roof, a line
+/// through the given points, and the words at its peak, as far as there is a place.
+fn places(dots: &[(i32, i32)], roof: &[(i32, i32)], peak: Region) -> Vec<(i32, i32)> {
     let mut taken: Vec<Region> = dots.iter().map(|&dot| around(dot, DOT)).collect();
+    taken.push(peak);
     for ends in roof.windows(2) {
         let &[(x, y), (x_end, y_end)] = ends else { continue };
         // The line as a row of small fields.
@@ -143,19 +156,24 @@ fn tick(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DOT, NUMBER, places};
+    use super::{DOT, NUMBER, overlap, places};
 
     #[test]
     fn numbers_keep_clear_of_dots_and_of_each_other() {
         let dots = [(100, 100), (104, 100), (100, 125), (300, 40), (325, 40), (312, 60)];
         let roof = [(0, 92), (200, 92)];
-        let numbers = places(&dots, &roof);
+        // Where the number of (325, 40) would go.
+        let peak = [337, 20, 480, 70];
+        let numbers = places(&dots, &roof, peak);
         let clear = |a: (i32, i32), b: (i32, i32), width, height| {
             (a.0 - b.0).abs() >= width || (a.1 - b.1).abs() >= height
         };
         for (i, &number) in numbers.iter().enumerate() {
             let apart = number.0 > 200 || (number.1 - 92).abs() >= NUMBER.1;
             assert!(apart, "number {i} at {number:?} is on the roof");
+            let (x, y) = number;
+            let own = [x - NUMBER.0, y - NUMBER.1, x + NUMBER.0, y + NUMBER.1];
+            assert_eq!(overlap(own, peak), 0, "number {i} at {number:?} is on the words");
             for &dot in &dots {
                 let apart = clear(number, dot, NUMBER.0 + DOT, NUMBER.1 + DOT);
                 assert!(apart, "number {i} at {number:?} is on the dot {dot:?}");

@@ -116,7 +116,8 @@ pub fn update(
         // SAFETY: `for_each_chunk` calls this once for every index.
         squares[0] = unsafe { weights.update_piece(cpu, index, &g[..piece.min(g.len())]) };
     });
-    squares.iter().sum()
+    // From +0, which is what no weights have; a `sum` begins at -0.
+    squares.iter().fold(0.0, |sum, squares| sum + squares)
 }
 
 /// At most so many pieces, each with a sum of squares: their number must not depend on the number

@@ -4,10 +4,10 @@
 //! It is a matrix product: the columns of an image (im2col: for every output pixel, a row with the
 //! elements under its window) times the kernel (taps, filters). The columns are never written:
 //! every image, or the rows of it that a thread takes, is copied into a frame of zeros that stays in
-//! the first- or second-level cache, and the product's inner loop reads the rows of the columns from where they lie in it. Dukhan's "The
-//! Indirect Convolution Algorithm" (2019) has the idea. [`backward_input`]
-//! is a convolution too where windows make steps of one pixel and there are channels enough to fill
-//! vectors; otherwise it writes columns, those of one row of output pixels at a time.
+//! the first- or second-level cache, and the product's inner loop reads the rows of the columns from
+//! where they lie in it. Dukhan's "The Indirect Convolution Algorithm" (2019) has the idea.
+//! [`backward_input`] is a convolution too where windows make steps of one pixel and there are channels
+//! enough to fill vectors; otherwise it writes columns, those of one row of output pixels at a time.
 //!
 //! Padding takes part in the sums: where a weight or a gradient is infinite or NaN, so is (or NaN is)
 //! what it is multiplied with a padding's zero for.
@@ -282,12 +282,11 @@ fn for_each_band(
     to: &mut [f32],
     body: impl Fn(usize, Range<usize>, &mut [f32]) + Sync + Send,
 ) {
-    let parallel = is_parallel(shape);
-    let rows = match cpu.threads() {
-        threads if parallel && images.batch < threads => {
-            (images.batch * images.height).div_ceil(threads)
-        }
-        _ => images.height,
+    let (parallel, threads) = (is_parallel(shape), cpu.threads());
+    let rows = if parallel && images.batch < threads {
+        (images.batch * images.height).div_ceil(threads)
+    } else {
+        images.height
     };
     cpu.for_each_chunk(parallel, to, rows * images.width * images.channels, |index, to| {
         for (image, rows, to) in rows_by_image(images, index * rows, to) {

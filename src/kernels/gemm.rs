@@ -323,7 +323,7 @@ fn faer_is_faster(cpu: &Cpu, shape: GemmShape, a: Strided, b: Strided) -> bool {
 /// Whether a matrix-vector product is dot products of what lies side by side, of which any number is read as fast
 /// as all. (Otherwise it adds up rows of the matrix, each times a number, and parts of rows are read more slowly.)
 fn are_dot_products(shape: GemmShape, a: Strided, b: Strided) -> bool {
-    (shape.n == 1 && a.has_whole_rows()) || (shape.m == 1 && b.transposed().has_whole_rows())
+    (shape.n == 1 && a.col_stride == 1) || (shape.m == 1 && b.row_stride == 1)
 }
 
 /// Floating-point operations of the dot products that a thread takes at a time, if they are short.

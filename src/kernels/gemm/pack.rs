@@ -73,11 +73,6 @@ impl<'a, T: Copy> Strided<'a, T> {
         Self { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
     }
 
-    /// Whether the elements of a row lie side by side.
-    pub(super) fn has_whole_rows(self) -> bool {
-        self.col_stride == 1
-    }
-
     /// Where element (i, j) is, with `height` rows and `width` columns of the matrix from there on.
     #[inline(always)]
     pub(super) fn block(self, (i, j): (usize, usize), (height, width): (usize, usize)) -> *const T {

@@ -148,7 +148,7 @@ fn a_profile_of_the_cnn_is_json_if_it_is_asked_for() {
     for name in [
         "conv_block::forward",
         "conv_block::backward_weights",
-        "dropout::forward",
+        "dropout::forward_in_place",
         "linear::backward_adam",
         "adam::update",
     ] {

@@ -9,7 +9,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, for_each_vectors, load, store};
-use super::max_pool::{Windows, covers_every_pixel_once, rows_by_image, rows_per_chunk};
+use super::windows::{Windows, covers_every_pixel_once, rows_by_image, rows_per_chunk};
 use super::{ELEMENTWISE_PARALLEL_MIN, kernel_span};
 use crate::cpu::Cpu;
 use crate::shape::{PoolShape, check_len};

@@ -7,7 +7,8 @@
 //! the first- or second-level cache, and the product's inner loop reads the rows of the columns from
 //! where they lie in it. Dukhan's "The Indirect Convolution Algorithm" (2019) has the idea.
 //! [`backward_input`] is a convolution too where windows make steps of one pixel and there are channels
-//! enough to fill vectors; otherwise it writes columns, those of one row of output pixels at a time.
+//! enough to fill vectors, unless a weight is infinite or NaN; otherwise it writes columns, those of one row
+//! of output pixels at a time.
 //!
 //! Padding takes part in the sums: where a weight or a gradient is infinite or NaN, so is (or NaN is)
 //! what it is multiplied with a padding's zero for.
@@ -27,14 +28,13 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::channels::{for_each_vector, load, store};
-use super::gemm::THIN_K;
 use super::gemm::microkernel::{PanelA, PanelB, Tile, multiply_add, multiply_add_rows, zeros};
 use super::gemm::pack::{Strided, pack_b_panel};
 use super::gemm::{Matrix, Write};
-use super::max_pool::rows_by_image;
 use super::relu::relu;
 use super::relu_batch_norm::{Moments, PIECES, merge_block};
 use super::scratch::Buffer;
+use super::windows::rows_by_image;
 use super::{ELEMENTWISE_CHUNK, kernel_span};
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{Conv2dShape, ImageShape, check_len};
@@ -125,8 +125,8 @@ pub fn forward_relu_moments(
     forward_relu_moments_then(cpu, shape, x, w, b, y, moments, &|_, _| {});
 }
 
-/// [`forward_relu_moments`] without a span of its own; `then` gets each image of y, with its number,
-/// while it is still in the cache.
+/// [`forward_relu_moments`] without a span of its own; `then` gets each image of y exactly once, with its
+/// number, while it is still in the cache.
 #[track_caller]
 #[expect(clippy::too_many_arguments, reason = "the public function's, and what comes after")]
 pub(super) fn forward_relu_moments_then(
@@ -300,7 +300,7 @@ thread_local! {
     static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// An image in its frame.
     static FRAME: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    /// Columns of a row of output pixels, or rows of dy padded to whole vectors.
+    /// Columns of a row of output pixels, rows of dy padded to whole vectors, or zeros in place of biases.
     static COLUMNS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// An image's dy.
     static DY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -336,9 +336,7 @@ impl Frame {
         };
         let padding = window.padding_before(input.height, input.width);
         let (Some(height), Some(width)) = (side(0), side(1)) else { panic!("{shape:?} overflows") };
-        let len = height.checked_mul(width).and_then(|len| len.checked_mul(input.channels));
-        assert!(len.is_some(), "{shape:?} overflows");
-        Self { shape, height, width, padding, output, stride, above: 0 }
+        Self { shape, height, width, padding, output, stride, above: 0 }.checked()
     }
 
     /// Of dy, for the convolution that makes dx of it: windows of all dy that an element takes part in.
@@ -347,19 +345,33 @@ impl Frame {
         let Conv2dShape { input, window, filters } = shape;
         let before = window.padding_before(input.height, input.width);
         let [height, width] = window.size;
-        Self {
+        let side = |len: usize, window: usize| len.checked_add(window - 1);
+        let sides = (side(input.height, height), side(input.width, width));
+        let (Some(framed_height), Some(framed_width)) = sides else {
+            panic!("{shape:?} overflows")
+        };
+        let frame = Self {
             shape: Conv2dShape {
                 input: ImageShape { channels: filters, ..shape.output() },
                 window,
                 filters: input.channels,
             },
-            height: input.height + height - 1,
-            width: input.width + width - 1,
+            height: framed_height,
+            width: framed_width,
             padding: [height - 1 - before[0], width - 1 - before[1]],
             output: [input.height, input.width],
             stride: [1, 1],
             above: 0,
-        }
+        };
+        frame.checked()
+    }
+
+    /// Itself, whose number of elements is known to fit then.
+    fn checked(self) -> Self {
+        let pixels = self.height.checked_mul(self.width);
+        let len = pixels.and_then(|pixels| pixels.checked_mul(self.shape.input.channels));
+        assert!(len.is_some(), "{:?} overflows", self.shape);
+        self
     }
 
     /// The part of a whole frame that the given rows of output pixels, at least one, are made of.
@@ -450,6 +462,10 @@ fn run_forward(
     }
 }
 
+/// Taps up to which writing y takes as long as computing it, so that tiles are smaller: of them several are under
+/// way. (Measured on AVX-512.)
+const THIN_TAPS: usize = 16;
+
 struct Forward<'a> {
     cpu: &'a Cpu,
     shape: Conv2dShape,
@@ -467,8 +483,7 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::REGISTER_COUNT {
-            // So little to compute that writing y takes as long: of smaller tiles several are under way.
-            32.. if self.shape.taps() <= THIN_K => self.run::<S, 7, 2>(simd),
+            32.. if self.shape.taps() <= THIN_TAPS => self.run::<S, 7, 2>(simd),
             32.. => self.run::<S, 14, 2>(simd),
             _ => self.run::<S, 6, 2>(simd),
         }
@@ -535,7 +550,7 @@ impl<const MR: usize, const NV: usize> WithSimd for ForwardRows<'_, MR, NV> {
         // A row shorter than a tile: what the tile reads beyond it is not used.
         let mut image = Buffer::borrow(&FRAME, frame.len() + MR * frame.step());
         frame.fill(x, &mut image);
-        let offsets: [usize; THIN_K] = tap_offsets(frame, 0);
+        let offsets: [usize; THIN_TAPS] = tap_offsets(frame, 0);
         for (panel, filter) in (0..filters).step_by(nr).enumerate() {
             let packed = &packed[panel * taps * nr..][..taps * nr];
             let mut bias = [simd.splat_f32s(0.0); NV];

@@ -107,7 +107,7 @@ pub fn forward(
     let convolution = shape.convolution;
     conv2d::forward_relu_moments_then(cpu, convolution, x, w, b, r, moments, &|index, r| {
         if image > 0 {
-            // SAFETY: every image comes once.
+            // SAFETY: `forward_relu_moments_then` gives every image once.
             let (y, argmax) = unsafe { (y.get(index), argmax.get(index)) };
             let (x, normalization, first) = (r, None, 0);
             cpu.dispatch(max_pool::Rows { shape: pool, x, normalization, first, y, argmax });

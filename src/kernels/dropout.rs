@@ -80,7 +80,7 @@ impl Dropout {
 /// # Panics
 /// If `keep` is not in (0, 1].
 pub fn forward_in_place(cpu: &Cpu, dropout: Dropout, x: &mut [f32]) {
-    kernel_span!("dropout::forward", x.len(), 8 * x.len());
+    kernel_span!("dropout::forward_in_place", x.len(), 8 * x.len());
     run(cpu, dropout, x);
 }
 
@@ -101,7 +101,7 @@ pub fn forward_in_place(cpu: &Cpu, dropout: Dropout, x: &mut [f32]) {
 /// # Panics
 /// If `keep` is not in (0, 1].
 pub fn backward_in_place(cpu: &Cpu, dropout: Dropout, dx: &mut [f32]) {
-    kernel_span!("dropout::backward", dx.len(), 8 * dx.len());
+    kernel_span!("dropout::backward_in_place", dx.len(), 8 * dx.len());
     run(cpu, dropout, dx);
 }
 

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, Par};
 
-pub(super) use blocked::{THIN_K, TransposedByRows};
+pub(super) use blocked::TransposedByRows;
 use pack::Strided;
 pub(super) use streamed::FEW_ROWS;
 

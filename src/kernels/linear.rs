@@ -390,7 +390,7 @@ fn run_backward_adam(
         // longer borrowed when it is updated.
         unsafe {
             if let Some(dx) = &dx {
-                dx.multiply(cpu, index * block, weights.piece_of_w(index));
+                dx.multiply(index * block, weights.piece_of_w(index));
             }
             sums.get(index)[0] = weights.update_piece(cpu, index, dw);
         }

@@ -69,6 +69,7 @@ pub mod relu_batch_norm;
 mod scratch;
 pub mod softmax;
 pub mod softmax_cross_entropy;
+mod windows;
 
 /// Opens the span of a kernel call: `kernel_span!("name", flops, bytes)`. It stays open until the
 /// end of the enclosing block.

@@ -26,6 +26,7 @@ use pulp::{Simd, WithSimd};
 use super::channels::{for_each_vector, load, load_unchecked, store, store_unchecked};
 use super::relu::{keep_where_positive, relu};
 use super::scratch::Buffer;
+use super::windows::{self, Windows};
 use super::{ELEMENTWISE_CHUNK, ELEMENTWISE_PARALLEL_MIN, kernel_span, max_pool};
 use crate::cpu::{Chunks, Cpu};
 use crate::shape::{MatrixShape, PoolShape, check_len};
@@ -934,7 +935,8 @@ impl<S: Simd> Coefficients<S> {
 
 /// [`forward_normalize`] and [`max_pool::forward`] in one pass, the normalised images never written:
 /// r as `shape.input`, y and argmax as `shape.output()`. There is no affine map, because its scale
-/// may be negative: normalisation grows with r, so the largest r of a window gives the largest y.
+/// may be negative: normalisation grows with r, so the largest r of a window gives the largest y. (So
+/// `inv_deviation` must not be negative, which [`Normalization::set`] never makes it.)
 ///
 /// ```
 /// use kernelet::kernels::relu_batch_norm::{self, Normalization};
@@ -1015,10 +1017,10 @@ pub fn backward_max_pool(
     check_len("dx", dx.len(), 1, r.len());
     let backward = BackwardMaxPool::new(cpu, shape, r, normalization, y, argmax, dy);
     let parallel = is_parallel(shape.input.pixels());
-    let rows = if max_pool::covers_every_pixel_once(shape) {
+    let rows = if windows::covers_every_pixel_once(shape) {
         shape.input.height
     } else {
-        max_pool::rows_per_chunk(shape.input, dx.len(), shape.window.stride[0])
+        windows::rows_per_chunk(shape.input, dx.len(), shape.window.stride[0])
     };
     let chunk = rows * shape.input.width * shape.input.channels;
     cpu.for_each_chunk(parallel, dx, chunk, |index, dx| backward.rows(cpu, index * rows, dx));
@@ -1070,7 +1072,7 @@ impl<'a> BackwardMaxPool<'a> {
         let channels = shape.input.channels;
         let r = &self.r[first * shape.input.width * channels..][..dx.len()];
         let coefficients = &self.coefficients[..4 * channels];
-        if max_pool::covers_every_pixel_once(shape) {
+        if windows::covers_every_pixel_once(shape) {
             let pooled = shape.output().image_len();
             let from = first / shape.input.height * pooled;
             let (argmax, dy) = (&argmax[from..][..pooled], &dy[from..][..pooled]);
@@ -1098,7 +1100,7 @@ impl WithSimd for PooledGradients<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { shape, coefficients, r, argmax, dy, dx } = self;
         let channels = shape.input.channels;
-        let windows = max_pool::Windows::new(shape);
+        let windows = Windows::new(shape);
         let output = shape.output();
         let zero = simd.splat_f32s(0.0);
         assert!(r.len() == shape.input.image_len() && dx.len() == r.len(), "an image");
@@ -1120,7 +1122,7 @@ impl WithSimd for PooledGradients<'_> {
                     let dy = load::<S, WHOLE>(simd, dy, from, width);
                     let largest = coefficients.centred(simd, dy);
                     let place = max_pool::places(simd, &argmax[from..]);
-                    max_pool::for_each_pixel!(windows.at(oy, ox), |here, pixel| {
+                    windows::for_each_pixel!(windows.at(oy, ox), |here, pixel| {
                         let is_here = simd.equal_u32s(place, simd.splat_u32s(here as u32));
                         let dy = simd.select_f32s(is_here, largest, elsewhere);
                         let at = pixel * channels + at;

@@ -80,7 +80,7 @@ const TRANSPOSED_STORE: usize = 2;
 
 /// Steps of k up to which writing C takes as long as computing it: its cache lines are then asked for
 /// a tile ahead, and with one panel tiles are smaller. (Measured on AVX-512.)
-pub(in crate::kernels) const THIN_K: usize = 16;
+const THIN_K: usize = 16;
 
 /// Elements up to which a piece's chunk of packed B stays in the second-level cache (256 KiB).
 const SHORT_B: usize = 64 << 10;
@@ -373,6 +373,8 @@ impl GemmByRowBlocks<'_> {
 
 /// C (n, m) = (A B)^T with an A whose rows come some at a time, on any threads: B is packed once.
 pub(in crate::kernels) struct TransposedByRows<'c> {
+    /// Whose vectors B is packed for.
+    cpu: &'c Cpu,
     shape: GemmShape,
     to: Destination,
     packed_b: Buffer,
@@ -382,7 +384,7 @@ pub(in crate::kernels) struct TransposedByRows<'c> {
 impl<'c> TransposedByRows<'c> {
     /// For a B that is not empty.
     #[track_caller]
-    pub fn new(cpu: &Cpu, shape: GemmShape, b: Matrix, c: &'c mut [f32]) -> Self {
+    pub fn new(cpu: &'c Cpu, shape: GemmShape, b: Matrix, c: &'c mut [f32]) -> Self {
         struct Pack<'a>(&'a Cpu, GemmShape, Strided<'a>);
         impl WithSimd for Pack<'_> {
             type Output = Buffer;
@@ -402,14 +404,14 @@ impl<'c> TransposedByRows<'c> {
         check_len("C", c.len(), n, m);
         let packed_b = cpu.dispatch(Pack(cpu, shape, Strided::new(b, k, n)));
         let to = Destination { ptr: c.as_mut_ptr(), first_row: 0, row_stride: 1, col_stride: m };
-        Self { shape, to, packed_b, c: PhantomData }
+        Self { cpu, shape, to, packed_b, c: PhantomData }
     }
 
     /// The columns of C that whole rows of A give, of which the first is number `first`.
     ///
     /// # Safety
     /// No two calls may be for the same rows at the same time.
-    pub unsafe fn multiply(&self, cpu: &Cpu, first: usize, a: &[f32]) {
+    pub unsafe fn multiply(&self, first: usize, a: &[f32]) {
         struct Rows<'a>(Product<'a>, &'a [f32]);
         impl WithSimd for Rows<'_> {
             type Output = ();
@@ -447,7 +449,7 @@ impl<'c> TransposedByRows<'c> {
             to: Destination { ptr: to.ptr.wrapping_add(first), ..to },
             epilogue: Epilogue::None,
         };
-        cpu.dispatch(Rows(product, &self.packed_b));
+        self.cpu.dispatch(Rows(product, &self.packed_b));
     }
 }
 

@@ -58,9 +58,9 @@
 //! - To run a trained model from an ONNX file: tract or ort.
 //! - For linear algebra, that is decompositions, solvers, `f64` and complex numbers: faer or
 //!   nalgebra. For arrays of any number of axes with strides, views and broadcasting: ndarray.
-//! - For convolutions of many channels, on a CPU too: PyTorch is faster there. Kernelet is made for
-//!   small networks, with a thousand units or so per layer; the repository's `BENCHMARKS.md` says
-//!   what it is ahead of, and where it is behind.
+//! - For networks of large convolutions, on a CPU too: with many channels PyTorch's are about as fast, and their
+//!   gradients faster where channels come last. Kernelet is made for small networks, with a thousand units or so
+//!   per layer; the repository's `BENCHMARKS.md` says what it is ahead of, and where it is behind.
 //!
 //! # Map
 //!
@@ -81,8 +81,9 @@
 //!
 //! # Speed
 //!
-//! Kernels run in parallel on their [`Cpu`]'s threads where that pays; wrap a sequence of small
-//! calls in [`Cpu::install`]. Build with optimisation: without it the kernels are many times
+//! Kernels run in parallel on their [`Cpu`]'s threads where that pays. Threads that are called from outside have to
+//! be woken, some 20 microseconds, so that small calls stay on the caller's: wrap a sequence of them in
+//! [`Cpu::install`]. Build with optimisation: without it the kernels are many times
 //! slower (this workspace's own `dev` profile is optimised for that reason; a crate that depends on
 //! kernelet needs `[profile.dev.package."*"] opt-level = 3`), and leave `lto` alone or turn it on: with
 //! `lto = "off"` the standard library's iterators stay function calls in the innermost loops, which

@@ -123,7 +123,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// [`for_each_cpu`] for bodies that may fail.
 fn on_each_cpu(
-    mut body: impl FnMut(&kernelet::Cpu) -> Result<(), TestCaseError>,
+    mut body: impl FnMut(&kernelet::Cpu) -> Result<(), TestCaseError> + Send,
 ) -> Result<(), TestCaseError> {
     let mut result = Ok(());
     for_each_cpu(|cpu| {

@@ -138,7 +138,7 @@ fn check(cases: &[Case]) {
     for processor in processors() {
         // What is too small for several threads runs on this one.
         let [_, cpu] = &processor.cpus;
-        let run = |place| results(cpu, &Guarded(place), Numbers::Random, cases);
+        let run = |place| cpu.install(|| results(cpu, &Guarded(place), Numbers::Random, cases));
         let want = run(Place::End);
         for place in [Place::Start, Place::Askew] {
             assert_same(&want, &run(place), (place, processor.isa));

@@ -338,7 +338,7 @@ fn an_overflowing_shape_is_refused() {
 #[test]
 fn labels_that_are_no_class_are_named() {
     let values = zeros(MATRIX.rows * MATRIX.cols);
-    type Call<'a> = &'a dyn Fn(&Cpu, &[u32]);
+    type Call<'a> = &'a (dyn Fn(&Cpu, &[u32]) + Sync);
     let calls: [(&str, Call); 5] = [
         ("softmax_cross_entropy::forward", &|cpu, labels| {
             let _ = softmax_cross_entropy::forward(cpu, MATRIX, &values, labels);

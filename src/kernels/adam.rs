@@ -106,7 +106,7 @@ pub fn update(
     check_len("g", g.len(), 1, w.len());
     kernel_span!("adam::update", 16 * w.len(), 28 * w.len());
     // From here on a second thread helps: some 20 microseconds' work.
-    let parallel = w.len() >= super::ELEMENTWISE_PARALLEL_MIN / 4;
+    let parallel = cpu.shares(w.len(), super::ELEMENTWISE_PARALLEL_MIN / 4);
     let piece = w.len().div_ceil(PIECES).next_multiple_of(PIECE_MULTIPLE);
     let weights = Weights::new(adam, step, (w, m, v), piece);
     let mut squares = [0.0; PIECES];

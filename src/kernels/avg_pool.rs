@@ -80,7 +80,7 @@ pub fn forward(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32]) {
     kernel_span!("avg_pool::forward", x.len(), 4 * (x.len() + y.len()));
     let output = shape.output();
     let rows = rows_per_chunk(output, x.len(), 1);
-    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(x.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, y, rows * output.width * output.channels, |index, y| {
         cpu.dispatch(Rows { shape, x, first: index * rows, y });
     });
@@ -167,7 +167,7 @@ pub fn backward(cpu: &Cpu, shape: PoolShape, dy: &[f32], dx: &mut [f32]) {
     check(shape, ("dx", dx.len()), ("dy", dy.len()));
     kernel_span!("avg_pool::backward", dx.len(), 4 * (dx.len() + dy.len()));
     let rows = rows_per_chunk(shape.input, dx.len(), shape.window.stride[0]);
-    let parallel = dx.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
+    let parallel = cpu.shares(dx.len(), ELEMENTWISE_PARALLEL_MIN / 4);
     let chunk = rows * shape.input.width * shape.input.channels;
     cpu.for_each_chunk(parallel, dx, chunk, |index, dx| {
         cpu.dispatch(Rows { shape, dy, first: index * rows, dx });

@@ -268,8 +268,8 @@ pub(super) fn bytes(shape: Conv2dShape) -> f64 {
 /// Below this many floating-point operations a second thread costs more than it gives.
 const PARALLEL_MIN_FLOPS: f64 = 5e5;
 
-fn is_parallel(shape: Conv2dShape) -> bool {
-    flops(shape) >= PARALLEL_MIN_FLOPS
+fn is_shared(cpu: &Cpu, shape: Conv2dShape) -> bool {
+    cpu.shares(flops(shape) as usize, PARALLEL_MIN_FLOPS as usize)
 }
 
 /// Calls `body` for rows of the images `to`, with the image's number, which of its rows, and those: for whole images,
@@ -282,7 +282,7 @@ fn for_each_band(
     to: &mut [f32],
     body: impl Fn(usize, Range<usize>, &mut [f32]) + Sync + Send,
 ) {
-    let (parallel, threads) = (is_parallel(shape), cpu.threads());
+    let (parallel, threads) = (is_shared(cpu, shape), cpu.threads());
     let rows = if parallel && images.batch < threads {
         (images.batch * images.height).div_ceil(threads)
     } else {
@@ -515,7 +515,7 @@ impl Forward<'_> {
         };
         let mut pieces = Buffer::borrow(&PIECES, batch * 2 * filters);
         let scratch = Chunks::new(&mut pieces, 2 * filters);
-        cpu.for_each_chunk(is_parallel(shape), y, output, |index, image| {
+        cpu.for_each_chunk(is_shared(cpu, shape), y, output, |index, image| {
             // SAFETY: `for_each_chunk` calls this once for every index.
             let moments = Some(unsafe { scratch.get(index) });
             let (x, y) = (&x[index * input..][..input], &mut *image);
@@ -731,10 +731,12 @@ impl BackwardWeights<'_> {
         let Self { cpu, shape, x, dy, dw, db } = self;
         let input = shape.input.image_len();
         let batch = shape.input.batch;
-        let parallel = is_parallel(shape);
+        let parallel = is_shared(cpu, shape);
         let frame = Frame::new(shape);
         let [height, width] = frame.output;
-        let bands = if parallel { MIN_GROUPS.div_ceil(batch) } else { 1 };
+        // As few threads as there may be, the sums are the same.
+        let is_worth_it = flops(shape) >= PARALLEL_MIN_FLOPS;
+        let bands = if is_worth_it { MIN_GROUPS.div_ceil(batch) } else { 1 };
         let bands = bands.min(height * width / MIN_BAND_PIXELS).max(1);
         let rows = height.div_ceil(bands);
         let bands = height.div_ceil(rows);

@@ -40,7 +40,7 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, probabilities: &[f32], labels: &[u
     kernel_span!("cross_entropy::forward", probabilities.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
     let cols = shape.cols;
-    tally_pieces(cpu, shape.rows >= PARALLEL_MIN_ROWS, shape, |_, rows| {
+    tally_pieces(cpu, cpu.shares(shape.rows, PARALLEL_MIN_ROWS), shape, |_, rows| {
         let probabilities = &probabilities[rows.start * cols..rows.end * cols];
         cpu.dispatch(Rows { cols, probabilities, labels: &labels[rows] })
     })
@@ -193,7 +193,7 @@ pub fn backward(
     kernel_span!("cross_entropy::backward", labels.len(), 4 * probabilities.len());
     check(shape, probabilities, labels);
     check_len("dprobabilities", dprobabilities.len(), shape.rows, shape.cols);
-    let parallel = dprobabilities.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(dprobabilities.len(), ELEMENTWISE_PARALLEL_MIN);
     let cols = shape.cols.max(1);
     let rows = rows_per_piece(cols);
     cpu.for_each_chunk(parallel, dprobabilities, rows * cols, |index, dprobabilities| {

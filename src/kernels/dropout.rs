@@ -111,7 +111,7 @@ const PARALLEL_MIN: usize = 16 * 1024;
 fn run(cpu: &Cpu, dropout: Dropout, x: &mut [f32]) {
     let keep = dropout.keep;
     assert!(keep > 0.0 && keep <= 1.0, "keep is {keep}, but must be above 0 and at most 1");
-    let parallel = x.len() >= PARALLEL_MIN;
+    let parallel = cpu.shares(x.len(), PARALLEL_MIN);
     let chunk = ELEMENTWISE_CHUNK / 4;
     cpu.for_each_chunk(parallel, x, chunk, |index, x| {
         cpu.dispatch(Run { dropout, position: index * chunk, x });

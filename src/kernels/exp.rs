@@ -49,7 +49,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     }
     check_len("y", y.len(), 1, x.len());
     kernel_span!("exp::forward", 15 * x.len(), 8 * x.len());
-    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 8;
+    let parallel = cpu.shares(x.len(), ELEMENTWISE_PARALLEL_MIN / 8);
     cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |index, y| {
         let x = &x[index * ELEMENTWISE_CHUNK..][..y.len()];
         cpu.dispatch(Forward(x, y));

@@ -363,7 +363,7 @@ unsafe fn faer(
     } else {
         m.max(n)
     };
-    let parallel = shape.flops() >= DOT_PRODUCTS_PARALLEL_MIN_FLOPS;
+    let parallel = cpu.shares(shape.flops() as usize, DOT_PRODUCTS_PARALLEL_MIN_FLOPS as usize);
     let c = Shared(c);
     cpu.for_each(parallel, m.max(n).div_ceil(piece), |index| {
         let first = index * piece;

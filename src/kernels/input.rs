@@ -100,7 +100,7 @@ pub fn bytes(cpu: &Cpu, pixels: &[f32]) -> Option<Vec<u8>> {
     if !cpu.dispatch(Bytes(&pixels[..some], &mut bytes[..some])) {
         return None;
     }
-    let parallel = pixels.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(pixels.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, &mut bytes, ELEMENTWISE_CHUNK, |index, bytes| {
         let pixels = &pixels[index * ELEMENTWISE_CHUNK..][..bytes.len()];
         if all.load(Relaxed) && !cpu.dispatch(Bytes(pixels, bytes)) {
@@ -128,7 +128,7 @@ pub(super) fn floats(cpu: &Cpu, bytes: &[u8], to: &mut [f32]) {
     fn quotient(byte: f32) -> f32 {
         byte.mul_add(BYTE.0, byte * BYTE.1)
     }
-    let parallel = to.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(to.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, to, ELEMENTWISE_CHUNK, |index, to| {
         let bytes = &bytes[index * ELEMENTWISE_CHUNK..][..to.len()];
         cpu.dispatch(Floats(bytes, to));

@@ -505,7 +505,7 @@ pub fn column_sums(cpu: &Cpu, shape: LinearShape, dy: &[f32], write: Write, db: 
     if db.is_empty() {
         return;
     }
-    let parallel = dy.len() >= super::ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(dy.len(), super::ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, db, COLUMNS, |index, db| {
         let first = index * COLUMNS;
         cpu.dispatch(ColumnSums { dy, outputs: shape.outputs, first, db });

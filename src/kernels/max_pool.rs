@@ -123,7 +123,7 @@ pub fn forward<P: Place>(cpu: &Cpu, shape: PoolShape, x: &[f32], y: &mut [f32], 
 pub fn backward<P: Place>(cpu: &Cpu, shape: PoolShape, argmax: &[P], dy: &[f32], dx: &mut [f32]) {
     check(shape, dx.len(), "dx", dy.len(), "dy", argmax);
     kernel_span!("max_pool::backward", dy.len(), 4 * dx.len() + (4 + size_of::<P>()) * dy.len());
-    let parallel = dx.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(dx.len(), ELEMENTWISE_PARALLEL_MIN);
     let rows = rows_per_chunk(shape.input, dx.len(), shape.window.stride[0]);
     let chunk = rows * shape.input.width * shape.input.channels;
     let found = AtomicUsize::new(0);
@@ -176,7 +176,7 @@ pub(super) fn run<P: Place>(
     let rows = rows_per_chunk(output, x.len(), 1);
     let chunk = rows * output.width * output.channels;
     let argmax = Chunks::new(argmax, chunk);
-    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN / 4;
+    let parallel = cpu.shares(x.len(), ELEMENTWISE_PARALLEL_MIN / 4);
     cpu.for_each_chunk(parallel, y, chunk, |index, y| {
         // SAFETY: `for_each_chunk` calls this once for every index.
         let argmax = unsafe { argmax.get(index) };

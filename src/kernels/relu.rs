@@ -41,7 +41,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     }
     check_len("y", y.len(), 1, x.len());
     kernel_span!("relu::forward", x.len(), 8 * x.len());
-    let parallel = x.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(x.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |index, y| {
         let x = &x[index * ELEMENTWISE_CHUNK..][..y.len()];
         cpu.dispatch(Forward(x, y));
@@ -73,7 +73,7 @@ pub fn forward_in_place(cpu: &Cpu, y: &mut [f32]) {
         }
     }
     kernel_span!("relu::forward_in_place", y.len(), 8 * y.len());
-    let parallel = y.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(y.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, y, ELEMENTWISE_CHUNK, |_, y| cpu.dispatch(InPlace(y)));
 }
 
@@ -113,7 +113,7 @@ pub fn backward(cpu: &Cpu, y: &[f32], dy: &[f32], dx: &mut [f32]) {
     check_len("dy", dy.len(), 1, y.len());
     check_len("dx", dx.len(), 1, y.len());
     kernel_span!("relu::backward", y.len(), 12 * y.len());
-    let parallel = y.len() >= ELEMENTWISE_PARALLEL_MIN;
+    let parallel = cpu.shares(y.len(), ELEMENTWISE_PARALLEL_MIN);
     cpu.for_each_chunk(parallel, dx, ELEMENTWISE_CHUNK, |index, dx| {
         let start = index * ELEMENTWISE_CHUNK;
         let (y, dy) = (&y[start..][..dx.len()], &dy[start..][..dx.len()]);

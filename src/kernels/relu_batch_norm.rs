@@ -384,9 +384,9 @@ fn piece_rows(shape: MatrixShape) -> usize {
     shape.rows.div_ceil(MAX_PIECES).max(least).next_multiple_of(BLOCK)
 }
 
-fn is_parallel(shape: MatrixShape) -> bool {
+fn is_shared(cpu: &Cpu, shape: MatrixShape) -> bool {
     // A quarter of what a copy takes to be worth a second thread: these passes do more.
-    shape.rows * shape.cols >= ELEMENTWISE_PARALLEL_MIN / 4
+    cpu.shares(shape.rows * shape.cols, ELEMENTWISE_PARALLEL_MIN / 4)
 }
 
 /// r = max(x, 0) with x and r (pixels, channels), and the moments of r merged into `moments` (to begin
@@ -456,7 +456,7 @@ pub fn forward_moments(
     let count = rows.div_ceil(piece);
     let mut pieces = Buffer::borrow(&PIECES, count * 2 * channels);
     let scratch = Chunks::new(&mut pieces[..count * 2 * channels], 2 * channels);
-    cpu.for_each_chunk(is_parallel(shape), r, piece * channels, |index, r| {
+    cpu.for_each_chunk(is_shared(cpu, shape), r, piece * channels, |index, r| {
         let x = &x[index * piece * channels..][..r.len()];
         // SAFETY: `for_each_chunk` calls this once for every index.
         let moments = unsafe { scratch.get(index) };
@@ -663,7 +663,7 @@ fn normalize(
         return;
     }
     let chunk = ELEMENTWISE_CHUNK.div_ceil(channels) * channels;
-    cpu.for_each_chunk(is_parallel(shape), y, chunk, |index, y| {
+    cpu.for_each_chunk(is_shared(cpu, shape), y, chunk, |index, y| {
         let r = r.map(|r| &r[index * chunk..][..y.len()]);
         cpu.dispatch(Piece { normalization, affine, r, y });
     });
@@ -726,7 +726,7 @@ pub fn backward(
     set_coefficients(coefficients, rows, normalization, scale, dscale, doffset);
     let coefficients = &*coefficients;
     let chunk = ELEMENTWISE_CHUNK.div_ceil(channels) * channels;
-    cpu.for_each_chunk(is_parallel(shape), dx, chunk, |index, dx| {
+    cpu.for_each_chunk(is_shared(cpu, shape), dx, chunk, |index, dx| {
         let start = index * chunk;
         let (r, dy) = (&r[start..][..dx.len()], &dy[start..][..dx.len()]);
         cpu.dispatch(Gradients { channels, coefficients, r, dy: Some(dy), dx });
@@ -790,7 +790,7 @@ fn sum_gradients(
     let count = rows.div_ceil(piece);
     let mut sums = Buffer::borrow(&SUMS, count * 2 * channels);
     let sums = &mut sums[..count * 2 * channels];
-    cpu.for_each_chunk(is_parallel(shape), sums, 2 * channels, |index, sums| {
+    cpu.for_each_chunk(is_shared(cpu, shape), sums, 2 * channels, |index, sums| {
         let start = index * piece * channels;
         let len = (piece * channels).min(z.len() - start);
         let (z, dy) = (&z[start..][..len], &dy[start..][..len]);
@@ -1016,7 +1016,7 @@ pub fn backward_max_pool(
     );
     check_len("dx", dx.len(), 1, r.len());
     let backward = BackwardMaxPool::new(cpu, shape, r, normalization, y, argmax, dy);
-    let parallel = is_parallel(shape.input.pixels());
+    let parallel = is_shared(cpu, shape.input.pixels());
     let rows = if windows::covers_every_pixel_once(shape) {
         shape.input.height
     } else {

@@ -63,7 +63,7 @@ pub fn forward(cpu: &Cpu, shape: MatrixShape, x: &[f32], y: &mut [f32]) {
         return;
     }
     let chunk = rows_per_piece(cols) * cols;
-    cpu.for_each_chunk(x.len() >= PARALLEL_MIN, y, chunk, |index, y| {
+    cpu.for_each_chunk(cpu.shares(x.len(), PARALLEL_MIN), y, chunk, |index, y| {
         let x = &x[index * chunk..][..y.len()];
         cpu.dispatch(Forward { cols, x, y });
     });
@@ -129,7 +129,7 @@ pub fn backward(cpu: &Cpu, shape: MatrixShape, y: &[f32], dy: &[f32], dx: &mut [
         return;
     }
     let chunk = rows_per_piece(cols) * cols;
-    cpu.for_each_chunk(y.len() >= PARALLEL_MIN, dx, chunk, |index, dx| {
+    cpu.for_each_chunk(cpu.shares(y.len(), PARALLEL_MIN), dx, chunk, |index, dx| {
         let (y, dy) = (&y[index * chunk..][..dx.len()], &dy[index * chunk..][..dx.len()]);
         cpu.dispatch(Backward { cols, y, dy, dx });
     });

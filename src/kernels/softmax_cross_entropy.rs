@@ -173,7 +173,7 @@ pub fn backward(
         return;
     }
     let rows = rows_per_piece(shape.cols);
-    let parallel = dlogits.len() >= PARALLEL_MIN;
+    let parallel = cpu.shares(dlogits.len(), PARALLEL_MIN);
     cpu.for_each_chunk(parallel, dlogits, rows * shape.cols, |index, dlogits| {
         let start = index * rows;
         dlogits.copy_from_slice(&probabilities[start * shape.cols..][..dlogits.len()]);
@@ -210,7 +210,7 @@ fn run(
     let piece = rows_per_tally(shape);
     let (scale, dlogits) = gradient
         .map_or((0.0, None), |(scale, dlogits)| (scale, Some(Chunks::new(dlogits, piece * cols))));
-    tally_pieces(cpu, logits.len() >= PARALLEL_MIN, shape, |index, rows| {
+    tally_pieces(cpu, cpu.shares(logits.len(), PARALLEL_MIN), shape, |index, rows| {
         let labels = &labels[rows.clone()];
         let logits = &logits[rows.start * cols..rows.end * cols];
         // SAFETY: `tally_pieces` calls this once for every index, and there are as many pieces of dlogits.

@@ -75,11 +75,12 @@ fn find_processors() -> Result<Vec<Processor>, kernelet::Error> {
         .collect()
 }
 
-/// Runs `body` on every instruction set, on 1 and on 3 threads.
+/// Runs `body` on every instruction set, on 1 and on 3 threads: on one of these, since from outside less is
+/// shared between them.
 #[track_caller]
-pub fn for_each_cpu(mut body: impl FnMut(&Cpu)) {
+pub fn for_each_cpu(mut body: impl FnMut(&Cpu) + Send) {
     for processor in processors() {
-        processor.cpus.iter().for_each(&mut body);
+        processor.cpus.iter().for_each(|cpu| cpu.install(|| body(cpu)));
     }
 }
 
@@ -250,20 +251,20 @@ impl Checker {
         Self { name, overflow: false, cases: 0, failures: Vec::new(), worst: BTreeMap::new() }
     }
 
-    /// Runs a kernel on every instruction set with 1 and 3 threads. Its outputs must be as
-    /// `expected`, and the same bits with both numbers of threads.
+    /// Runs a kernel on every instruction set with 1 and 3 threads, on one of these, since from outside less is
+    /// shared between them. Its outputs must be as `expected`, and the same bits with both numbers of threads.
     #[track_caller]
     pub fn case(
         &mut self,
         label: &str,
         expected: &[Expected],
-        run: impl Fn(&Cpu) -> Vec<Vec<f64>>,
+        run: impl Fn(&Cpu) -> Vec<Vec<f64>> + Sync,
     ) {
         for Processor { isa, cpus } in processors() {
             let mut first: Option<Vec<Vec<f64>>> = None;
             for cpu in cpus {
                 self.cases += 1;
-                let outputs = match catch_unwind(AssertUnwindSafe(|| run(cpu))) {
+                let outputs = match catch_unwind(AssertUnwindSafe(|| cpu.install(|| run(cpu)))) {
                     Ok(outputs) => outputs,
                     Err(panic) => {
                         let message = panic_message(&*panic);

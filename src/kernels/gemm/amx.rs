@@ -25,7 +25,9 @@ pub(super) use pieces::Element;
 use pieces::{Kind, PackB, pack_rows};
 use pulp::{Simd, WithSimd};
 
-use super::blocked::{KC, MIN_PIECES, PACKED_A, PACKED_B, Piece, Product, chunk_len, cut};
+use super::blocked::{
+    KC, MIN_PIECES, PACKED_A, PACKED_B, Piece, Product, chunk_len, cut, is_shared,
+};
 use super::microkernel::{PanelB, Tile, load_tile, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len};
 use super::{Epilogue, GemmShape, blocked, streamed};
@@ -82,17 +84,18 @@ impl<T: Element> WithSimd for Amx<'_, T> {
         // no difference to its bits.)
         let min_pieces = MIN_PIECES.min(2 * cpu.threads());
         let (pieces, piece) = cut(product, kc, MC, panels, min_pieces);
+        let shared = is_shared(cpu, product.shape);
         let step_len = panels * STEP_LEN;
         let mut buffer = Buffer::borrow(&PACKED_B, kc / STEP * step_len);
         for start in (0..k).step_by(kc) {
             let k_range = (start, kc.min(k - start));
             let packed_b = &mut buffer[..k_range.1.div_ceil(STEP) * step_len];
-            cpu.for_each_chunk(true, packed_b, step_len, |step, panels| {
+            cpu.for_each_chunk(shared, packed_b, step_len, |step, panels| {
                 let start = start + step * STEP;
                 simd.vectorize(PackB { b: product.b, start, panels });
             });
             let packed_b = &*packed_b;
-            cpu.for_each(true, pieces, |index| {
+            cpu.for_each(shared, pieces, |index| {
                 simd.vectorize(AmxPiece { piece: piece(index), k_range, packed_b });
             });
         }

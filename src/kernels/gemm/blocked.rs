@@ -261,7 +261,7 @@ impl Gemm<'_> {
 
         let mc = (mc / MR) * MR;
         let (pieces, piece) = cut::<_, MR, NV>(product, kc, mc, panels, MIN_PIECES);
-        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
+        let parallel = is_shared(cpu, product.shape);
 
         // Small pieces are handed out several at a time.
         let flops = product.shape.flops() / pieces as f64;
@@ -347,7 +347,7 @@ impl GemmByRowBlocks<'_> {
         let panels = n.div_ceil(NV * S::F32_LANES);
         let padded_n = panels * NV * S::F32_LANES;
         let kc = chunk_len(k);
-        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
+        let parallel = is_shared(cpu, product.shape);
         let mut buffer = Buffer::borrow(&PACKED_B, k.next_multiple_of(kc) * padded_n);
         let packed_b = &mut buffer[..k.next_multiple_of(kc) * padded_n];
         pack_b::<S, NV>(cpu, parallel, product.b, 0, k, kc, packed_b);
@@ -464,6 +464,11 @@ fn padded<S: Simd>(n: usize) -> usize {
 /// Below this many floating-point operations a second thread costs more than it gives: waking it
 /// takes some 5 to 10 microseconds, in which one core does half a million operations.
 pub(super) const PARALLEL_MIN_FLOPS: f64 = 2e6;
+
+/// Whether a product is shared between the threads.
+pub(super) fn is_shared(cpu: &Cpu, shape: GemmShape) -> bool {
+    cpu.shares(shape.flops() as usize, PARALLEL_MIN_FLOPS as usize)
+}
 
 /// Packs `len` rows of B from `start`: chunks of `kc` rows, each as panels of `NV` vectors, each
 /// panel row by row. Missing columns are zeros; missing rows of the last chunk are left alone.

@@ -14,9 +14,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::GemmShape;
-use super::blocked::{
-    BLOCK, KC, PACKED_A, PACKED_B, PARALLEL_MIN_FLOPS, Piece, Product, chunk_len,
-};
+use super::blocked::{BLOCK, KC, PACKED_A, PACKED_B, Piece, Product, chunk_len, is_shared};
 use super::microkernel::{PanelA, PanelB, Tile, load_tile, multiply_add, store_tile, zeros};
 use super::pack::{multiply_add_packed, pack_a, pack_b_panel, packed_a_len, unpacked_a};
 use crate::cpu::{Chunks, Cpu};
@@ -103,7 +101,7 @@ impl Streamed<'_> {
         let panels_per_piece = panels.div_ceil(column_pieces);
         let column_pieces = panels.div_ceil(panels_per_piece);
 
-        let parallel = product.shape.flops() >= PARALLEL_MIN_FLOPS;
+        let parallel = is_shared(cpu, product.shape);
         // The sums of a panel's tiles, panel by panel, piece of k by piece of k, if they have to wait.
         let panel_len = m.div_ceil(MR) * MR * nr;
         let waits = k > GROUP_ROWS;

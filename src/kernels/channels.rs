@@ -24,7 +24,7 @@ macro_rules! for_each_vector {
 }
 pub(super) use for_each_vector;
 
-/// [`for_each_vector`], but several whole vectors at a time as long as there are so many: `$count` is a
+/// [`for_each_vector`], but four whole vectors at a time, then two, as long as there are so many: `$count` is a
 /// constant, too. What is added up of one vector after the other waits for the sum; of several it need not.
 macro_rules! for_each_vectors {
     ($simd:ident, $channels:expr, |$at:ident, $width:ident, $whole:ident, $count:ident| $body:block) => {{
@@ -36,9 +36,16 @@ macro_rules! for_each_vectors {
             const $count: usize = 4;
             $body
         }
+        let paired = channels - channels % (2 * lanes);
+        if several < paired {
+            let ($at, $width) = (several, lanes);
+            const $whole: bool = true;
+            const $count: usize = 2;
+            $body
+        }
         const $count: usize = 1;
-        for_each_vector!($simd, channels - several, |at, $width, $whole| {
-            let $at = several + at;
+        for_each_vector!($simd, channels - paired, |at, $width, $whole| {
+            let $at = paired + at;
             $body
         });
     }};

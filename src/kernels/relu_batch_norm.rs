@@ -23,7 +23,9 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::channels::{for_each_vector, load, load_unchecked, store, store_unchecked};
+use super::channels::{
+    for_each_vector, for_each_vectors, load, load_unchecked, store, store_unchecked,
+};
 use super::relu::{keep_where_positive, relu};
 use super::scratch::Buffer;
 use super::windows::{self, Windows};
@@ -626,26 +628,30 @@ fn normalize(
         fn with_simd<S: Simd>(self, simd: S) {
             let Self { normalization: Normalization { mean, inv_deviation }, affine, r, y } = self;
             let channels = mean.len();
+            let zero = simd.splat_f32s(0.0);
             assert!(r.is_none_or(|r| r.len() == y.len()), "as many pixels");
             for pixels in blocks(y.len() / channels, channels) {
-                for_each_vector!(simd, channels, |at, width, WHOLE| {
-                    let mean = load::<S, WHOLE>(simd, mean, at, width);
-                    let inv = load::<S, WHOLE>(simd, inv_deviation, at, width);
-                    let affine = affine.map(|Affine { scale, offset }| {
-                        let scale = load::<S, WHOLE>(simd, scale, at, width);
-                        (scale, load::<S, WHOLE>(simd, offset, at, width))
-                    });
+                for_each_vectors!(simd, channels, |at, width, WHOLE, COUNT| {
+                    let mut coefficients = [(zero, zero, zero, zero); COUNT];
+                    for (i, of_vector) in coefficients.iter_mut().enumerate() {
+                        let of = |x: &[f32]| load::<S, WHOLE>(simd, x, at + i * width, width);
+                        let (scale, offset) =
+                            affine.map_or((zero, zero), |a| (of(a.scale), of(a.offset)));
+                        *of_vector = (of(mean), of(inv_deviation), scale, offset);
+                    }
                     for pixel in pixels.clone() {
-                        let at = pixel * channels + at;
-                        // SAFETY: y has these pixels, and r is as long; `for_each_vector` gives whole
-                        // vectors where WHOLE.
-                        unsafe {
-                            let r = load_unchecked::<S, WHOLE>(simd, r.unwrap_or(y), at, width);
-                            let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
-                            if let Some((scale, offset)) = affine {
-                                value = simd.mul_add_e_f32s(value, scale, offset);
+                        for (i, &(mean, inv, scale, offset)) in coefficients.iter().enumerate() {
+                            let at = pixel * channels + at + i * width;
+                            // SAFETY: y has these pixels, and r is as long; `for_each_vectors` gives whole
+                            // vectors where WHOLE.
+                            unsafe {
+                                let r = load_unchecked::<S, WHOLE>(simd, r.unwrap_or(y), at, width);
+                                let mut value = simd.mul_f32s(simd.sub_f32s(r, mean), inv);
+                                if affine.is_some() {
+                                    value = simd.mul_add_e_f32s(value, scale, offset);
+                                }
+                                store_unchecked::<S, WHOLE>(simd, y, at, width, value);
                             }
-                            store_unchecked::<S, WHOLE>(simd, y, at, width, value);
                         }
                     }
                 });

@@ -172,11 +172,18 @@ impl WithSimd for Backward<'_> {
                 let (dx, dx_tail) = S::as_mut_simd_f32s(dx);
                 let (y_tail, dy_tail) =
                     (simd.partial_load_f32s(y_tail), simd.partial_load_f32s(dy_tail));
-                let mut dot = simd.mul_f32s(y_tail, dy_tail);
-                for (&y, &dy) in y.iter().zip(dy) {
-                    dot = simd.mul_add_e_f32s(y, dy, dot);
+                // Two sums in turn, so that one need not wait for the other.
+                let (mut even, mut odd) = (simd.mul_f32s(y_tail, dy_tail), simd.splat_f32s(0.0));
+                let ((y_pairs, y_rest), (dy_pairs, dy_rest)) =
+                    (y.as_chunks::<2>(), dy.as_chunks::<2>());
+                for (&[y0, y1], &[dy0, dy1]) in y_pairs.iter().zip(dy_pairs) {
+                    even = simd.mul_add_e_f32s(y0, dy0, even);
+                    odd = simd.mul_add_e_f32s(y1, dy1, odd);
                 }
-                let dot = simd.splat_f32s(simd.reduce_sum_f32s(dot));
+                for (&y, &dy) in y_rest.iter().zip(dy_rest) {
+                    odd = simd.mul_add_e_f32s(y, dy, odd);
+                }
+                let dot = simd.splat_f32s(simd.reduce_sum_f32s(simd.add_f32s(even, odd)));
                 for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
                     *dx = simd.mul_f32s(y, simd.sub_f32s(dy, dot));
                 }

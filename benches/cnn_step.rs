@@ -3,7 +3,7 @@
 mod common;
 
 use common::layers::{self, Product};
-use common::{Group, Work, auto, best, check, labels, numbers, unwritten};
+use common::{Group, Work, auto, check, cpus, labels, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::adam::Adam;
 use kernelet::kernels::relu_batch_norm::Normalization;
@@ -32,25 +32,16 @@ fn bench(criterion: &mut Criterion) {
     // Forward, and backward to weights and inputs: but no gradient of the images.
     let work = Work::Flops((2 * (2 * convolved + 3 * linear)) as f64);
 
-    check_gradients(&start, &x, &labels);
+    check_step(&start, &x, &labels);
     let (mut twin, zeros) = (parameters(&start), parameters(&Cnn::zeros(shape)));
     let (mut twin_m, mut twin_v) = (zeros.clone(), zeros);
     let naive = |[]: &mut [Vec<f32>; 0]| {
-        let (_, g) = reference::cnn::gradients(shape, &twin, &x, &labels, plain);
-        let update = |w: &mut _, m: &mut _, v: &mut _, g: &_| {
-            reference::adam::update(ADAM, 1, w, m, v, g);
-        };
-        update(&mut twin.w0, &mut twin_m.w0, &mut twin_v.w0, &g.w0);
-        update(&mut twin.b0, &mut twin_m.b0, &mut twin_v.b0, &g.b0);
-        update(&mut twin.w1, &mut twin_m.w1, &mut twin_v.w1, &g.w1);
-        update(&mut twin.b1, &mut twin_m.b1, &mut twin_v.b1, &g.b1);
-        update(&mut twin.w2, &mut twin_m.w2, &mut twin_v.w2, &g.w2);
-        update(&mut twin.b2, &mut twin_m.b2, &mut twin_v.b2, &g.b2);
+        twin_step(shape, ADAM, &x, &labels, [&mut twin, &mut twin_m, &mut twin_v]);
     };
 
     let mut group = Group::new(criterion, "cnn_step".into(), work, [], naive);
     group.naive();
-    let mut step = Step::new(&start, rows);
+    let mut step = Step::new(&start, ADAM, rows);
     group.auto(|[]| step.run(&auto::gemm, &x, &labels));
     let (mut cnn, mut work) = (start.clone(), Workspace::default());
     let mut state = AdamState::new(shape);
@@ -60,28 +51,56 @@ fn bench(criterion: &mut Criterion) {
     group.faer(|par, []| step.run(&layers::faer(par), &x, &labels));
 }
 
-/// Panics unless everybody's gradients are the twin's. The twin is slow: a few images are enough to
-/// know a step for right.
-fn check_gradients(start: &Cnn, x: &[f32], labels: &[u32]) {
-    let few = 2;
-    let shape = start.shape;
-    let (x, labels) = (&x[..few * shape.pixels()], &labels[..few]);
-    let plain = Regularization::default();
-    let (_, twin) = reference::cnn::gradients(shape, &parameters(start), x, labels, plain);
-    let check_all = |ours: &Cnn| {
-        check(&ours.w0, &twin.w0, 1e-4);
-        check(&ours.w1, &twin.w1, 1e-4);
-        check(&ours.w2, &twin.w2, 1e-4);
+/// The twin's step, its first, on weights and both of their moments.
+fn twin_step(
+    shape: CnnShape,
+    adam: Adam,
+    x: &[f32],
+    labels: &[u32],
+    [cnn, m, v]: [&mut reference::cnn::Parameters<f32>; 3],
+) {
+    let (_, g) = reference::cnn::gradients(shape, cnn, x, labels, Regularization::default());
+    let update = |w: &mut _, m: &mut _, v: &mut _, g: &_| {
+        reference::adam::update(adam, 1, w, m, v, g);
     };
-    let (mut gradients, mut work) = (Cnn::zeros(shape), Workspace::default());
-    start.gradients(&best(1), &mut work, x, labels, plain, &mut gradients);
-    check_all(&gradients);
-    let mut step = Step::new(start, few);
+    update(&mut cnn.w0, &mut m.w0, &mut v.w0, &g.w0);
+    update(&mut cnn.b0, &mut m.b0, &mut v.b0, &g.b0);
+    update(&mut cnn.w1, &mut m.w1, &mut v.w1, &g.w1);
+    update(&mut cnn.b1, &mut m.b1, &mut v.b1, &g.b1);
+    update(&mut cnn.w2, &mut m.w2, &mut v.w2, &g.w2);
+    update(&mut cnn.b2, &mut m.b2, &mut v.b2, &g.b2);
+}
+
+/// Panics unless a step of everybody's moves the weights where the twin's does.
+fn check_step(start: &Cnn, x: &[f32], labels: &[u32]) {
+    let shape = start.shape;
+    // An epsilon far above any gradient makes a step proportional to the gradient. With one far below, a
+    // weight moves as far for a gradient of nothing but roundings as for any other.
+    let adam = Adam { learning_rate: 1.0, epsilon: 1.0, ..ADAM };
+    let (mut twin, zeros) = (parameters(start), parameters(&Cnn::zeros(shape)));
+    twin_step(shape, adam, x, labels, [&mut twin, &mut zeros.clone(), &mut zeros.clone()]);
+    let check_all = |ours: &Cnn| {
+        let twins = [&twin.w0, &twin.b0, &twin.w1, &twin.b1, &twin.w2, &twin.b2];
+        for (((_, _, ours), (_, _, start)), twin) in
+            ours.arrays().into_iter().zip(start.arrays()).zip(twins)
+        {
+            let moved =
+                |w: &[f32]| w.iter().zip(start).map(|(w, start)| w - start).collect::<Vec<_>>();
+            check(&moved(ours), &moved(twin), 1e-3);
+        }
+    };
+    for cpu in cpus() {
+        let (mut cnn, mut work) = (start.clone(), Workspace::default());
+        let (plain, mut state) = (Regularization::default(), AdamState::new(shape));
+        cnn.adam_step(&cpu, &mut work, x, labels, adam, plain, &mut state);
+        check_all(&cnn);
+    }
+    let mut step = Step::new(start, adam, labels.len());
     step.run(&auto::gemm, x, labels);
-    check_all(&step.gradients);
-    let mut step = Step::new(start, few);
+    check_all(&step.cnn);
+    let mut step = Step::new(start, adam, labels.len());
     step.run(&layers::faer(faer::Par::Seq), x, labels);
-    check_all(&step.gradients);
+    check_all(&step.cnn);
 }
 
 fn parameters(cnn: &Cnn) -> reference::cnn::Parameters<f32> {
@@ -92,6 +111,7 @@ fn parameters(cnn: &Cnn) -> reference::cnn::Parameters<f32> {
 /// The step as plain loops around a product; the convolution, a hundredth of the step's operations,
 /// is plain loops itself.
 struct Step {
+    adam: Adam,
     cnn: Cnn,
     gradients: Cnn,
     m: Cnn,
@@ -110,13 +130,14 @@ struct Step {
 }
 
 impl Step {
-    fn new(start: &Cnn, rows: usize) -> Self {
+    fn new(start: &Cnn, adam: Adam, rows: usize) -> Self {
         let shape = start.shape;
         let convolved = unwritten(rows * shape.convolution(rows).output().image_len());
         let pooled = unwritten(rows * shape.pooled());
         let hidden = unwritten(rows * shape.hidden);
         let logits = unwritten(rows * shape.classes);
         Self {
+            adam,
             cnn: start.clone(),
             gradients: Cnn::zeros(shape),
             m: Cnn::zeros(shape),
@@ -136,7 +157,8 @@ impl Step {
     }
 
     fn run(&mut self, product: &impl Product, x: &[f32], labels: &[u32]) {
-        let Self { cnn, gradients: g, m, v, convolved, r, moments: [mean, variance], .. } = self;
+        let Self { adam, cnn, gradients: g, m, v, .. } = self;
+        let Self { convolved, r, moments: [mean, variance], .. } = self;
         let Self { normal, pooled, argmax, dpooled, hidden, dhidden, logits, dlogits, .. } = self;
         let (shape, rows) = (cnn.shape, labels.len());
         let (convolution, pool) = (shape.convolution(rows), shape.pool(rows));
@@ -167,11 +189,11 @@ impl Step {
         auto::conv2d_backward_weights(convolution, x, normal, &mut g.w0);
         auto::column_sums(normal, &mut g.b0);
 
-        auto::adam(ADAM, 1, &mut cnn.w0, &mut m.w0, &mut v.w0, &g.w0);
-        auto::adam(ADAM, 1, &mut cnn.b0, &mut m.b0, &mut v.b0, &g.b0);
-        auto::adam(ADAM, 1, &mut cnn.w1, &mut m.w1, &mut v.w1, &g.w1);
-        auto::adam(ADAM, 1, &mut cnn.b1, &mut m.b1, &mut v.b1, &g.b1);
-        auto::adam(ADAM, 1, &mut cnn.w2, &mut m.w2, &mut v.w2, &g.w2);
-        auto::adam(ADAM, 1, &mut cnn.b2, &mut m.b2, &mut v.b2, &g.b2);
+        auto::adam(*adam, 1, &mut cnn.w0, &mut m.w0, &mut v.w0, &g.w0);
+        auto::adam(*adam, 1, &mut cnn.b0, &mut m.b0, &mut v.b0, &g.b0);
+        auto::adam(*adam, 1, &mut cnn.w1, &mut m.w1, &mut v.w1, &g.w1);
+        auto::adam(*adam, 1, &mut cnn.b1, &mut m.b1, &mut v.b1, &g.b1);
+        auto::adam(*adam, 1, &mut cnn.w2, &mut m.w2, &mut v.w2, &g.w2);
+        auto::adam(*adam, 1, &mut cnn.b2, &mut m.b2, &mut v.b2, &g.b2);
     }
 }

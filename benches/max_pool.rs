@@ -3,10 +3,11 @@
 mod common;
 
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, numbers, unwritten};
+use common::{Group, Work, auto, cpus, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::max_pool;
 use kernelet::reference::max_pool as reference;
+use kernelet::shape::PoolShape;
 
 fn main() {
     common::main(bench);
@@ -29,13 +30,29 @@ fn bench(criterion: &mut Criterion) {
         group.auto(|[y]| auto::max_pool_forward(shape, &x, y, &mut argmax));
         group.kernelet(|cpu, [y]| max_pool::forward(cpu, shape, &x, y, &mut argmax));
         drop(group);
+        check_places(shape, &x, &mut argmax);
 
-        reference::forward(shape, &x, &mut unwritten(dy.len()), &mut argmax);
         let twin = |[dx]: &mut [Vec<f32>; 1]| reference::backward(shape, &argmax, &dy, dx);
         let title = format!("max_pool/backward/{name}");
         let mut group = Group::new(criterion, title, work, [unwritten(x.len())], twin);
         group.naive();
         group.auto(|[dx]| auto::max_pool_backward(shape, &argmax, &dy, dx));
         group.kernelet(|cpu, [dx]| max_pool::backward(cpu, shape, &argmax, &dy, dx));
+    }
+}
+
+/// Panics unless everybody finds the largest element in the twin's place, which it leaves in `argmax`.
+fn check_places(shape: PoolShape, x: &[f32], argmax: &mut [u8]) {
+    let y = &mut unwritten(argmax.len());
+    reference::forward(shape, x, y, argmax);
+    let mut ours = argmax.to_vec();
+    let mut check = |who: String, run: &dyn Fn(&mut [f32], &mut [u8])| {
+        ours.fill(u8::MAX);
+        run(y, &mut ours);
+        assert!(ours == argmax, "{who} finds the largest elsewhere");
+    };
+    check("auto".into(), &|y, argmax| auto::max_pool_forward(shape, x, y, argmax));
+    for cpu in cpus() {
+        check(cpu.isa().to_string(), &|y, argmax| max_pool::forward(&cpu, shape, x, y, argmax));
     }
 }

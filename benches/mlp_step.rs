@@ -4,7 +4,7 @@ mod common;
 
 use common::layers::{self, Product};
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, best, check, labels, numbers, unwritten};
+use common::{Group, Work, auto, check, cpus, labels, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::momentum::Momentum;
 use kernelet::nn::mlp::Workspace;
@@ -45,7 +45,7 @@ fn step(criterion: &mut Criterion, name: &str, rows: usize, shape: MlpShape) {
         update(MOMENTUM, &mut twin.w_o, &mut twin_v.w_o, &g.w_o);
         update(MOMENTUM, &mut twin.b_o, &mut twin_v.b_o, &g.b_o);
     };
-    check_gradients(&start, &x, &labels);
+    check_step(&start, &x, &labels);
 
     let work = Work::Flops(flops as f64);
     let mut group = Group::new(criterion, format!("mlp_step/{name}"), work, [], naive);
@@ -61,27 +61,39 @@ fn step(criterion: &mut Criterion, name: &str, rows: usize, shape: MlpShape) {
     group.faer(|par, []| step.run(&layers::faer(par), &x, &labels));
 }
 
-/// Panics unless everybody's gradients are the twin's. The twin is slow, and the samples are many: a
-/// few are enough to know a step for right.
-fn check_gradients(start: &Mlp, x: &[f32], labels: &[u32]) {
-    let few = 16;
-    let (x, labels) = (&x[..few * start.shape.inputs], &labels[..few]);
-    let (_, twin) = reference::mlp::gradients(start.shape, &parameters(start), x, labels, 1.0);
-    let check_all = |ours: &Mlp| {
-        check(&ours.w_h, &twin.w_h, 1e-5);
-        check(&ours.b_h, &twin.b_h, 1e-5);
-        check(&ours.w_o, &twin.w_o, 1e-5);
-        check(&ours.b_o, &twin.b_o, 1e-5);
+/// Panics unless a step of everybody's moves the weights where the twin's does. The twin is slow: of many
+/// samples some are enough to know a step for right, more than 128 of them, from where on products are on AMX.
+fn check_step(start: &Mlp, x: &[f32], labels: &[u32]) {
+    let shape = start.shape;
+    let few = labels.len().min(160);
+    let (x, labels) = (&x[..few * shape.inputs], &labels[..few]);
+    let (_, g) = reference::mlp::gradients(shape, &parameters(start), x, labels, 1.0);
+    // After the first step the velocity is the gradient times the learning rate, and the weights are that
+    // much less.
+    let check_all = |mlp: &Mlp, velocity: &Mlp| {
+        let all = mlp.arrays().into_iter().zip(velocity.arrays()).zip(start.arrays());
+        for ((((_, _, w), (_, _, v)), (_, _, start)), g) in
+            all.zip([&g.w_h, &g.b_h, &g.w_o, &g.b_o])
+        {
+            let v_of_one: Vec<_> = v.iter().map(|v| v / MOMENTUM.learning_rate).collect();
+            check(&v_of_one, g, 1e-5);
+            let expected: Vec<_> = start.iter().zip(v).map(|(w, v)| w - v).collect();
+            check(w, &expected, 1e-7);
+        }
     };
-    let mut gradients = Mlp::zeros(start.shape);
-    start.gradients(&best(1), &mut Workspace::default(), x, labels, 1.0, &mut gradients);
-    check_all(&gradients);
+    for cpu in cpus() {
+        let (mut mlp, mut work) = (start.clone(), Workspace::default());
+        let (mut gradients, mut velocity) = (Mlp::zeros(shape), Mlp::zeros(shape));
+        mlp.gradients(&cpu, &mut work, x, labels, 1.0, &mut gradients);
+        mlp.momentum_step(&cpu, MOMENTUM, &mut velocity, &gradients);
+        check_all(&mlp, &velocity);
+    }
     let mut step = Step::new(start, few);
     step.run(&auto::gemm, x, labels);
-    check_all(&step.gradients);
+    check_all(&step.mlp, &step.velocity);
     let mut step = Step::new(start, few);
     step.run(&layers::faer(faer::Par::Seq), x, labels);
-    check_all(&step.gradients);
+    check_all(&step.mlp, &step.velocity);
 }
 
 fn parameters(mlp: &Mlp) -> reference::mlp::Parameters<f32> {

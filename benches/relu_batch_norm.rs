@@ -1,12 +1,11 @@
-//! ReLU, batch normalisation and the max pool behind it: one by one, and fused. Only ours knows the
-//! fused passes; its contestants do the same in several.
+//! ReLU, batch normalisation and the max pool behind it. Only ours knows the fused passes; its contestants
+//! do the same in several.
 
 mod common;
 
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, numbers, unwritten};
+use common::{Group, Work, auto, cpus, numbers, unwritten};
 use criterion::Criterion;
-use kernelet::kernels::max_pool;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
 use kernelet::reference::relu_batch_norm as twins;
 use kernelet::shape::PoolShape;
@@ -21,6 +20,8 @@ fn bench(criterion: &mut Criterion) {
     for (name, layer) in shapes::all() {
         if let Layer::MaxPool(shape) = layer {
             moments(criterion, &name, shape);
+            normalize(criterion, &name, shape);
+            backward(criterion, &name, shape);
             normalize_and_pool(criterion, &name, shape);
         }
     }
@@ -51,17 +52,68 @@ fn moments(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     });
 }
 
-fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
-    let (pixels, channels) = (shape.input.pixels(), shape.input.channels);
-    let x = numbers(pixels.rows * channels, 1);
-    let dy = numbers(shape.output().pixels().rows * channels, 2);
+/// What comes out of ReLU, and its normalisation for the kernels and for their twins.
+fn rectified(shape: PoolShape) -> (Vec<f32>, Normalization, twins::Normalization<f32>) {
+    let pixels = shape.input.pixels();
+    let x = numbers(pixels.rows * pixels.cols, 1);
     let mut r = unwritten(x.len());
-    let moments = twins::forward_moments(pixels, &x, &mut r);
-    let norm = twins::Normalization::new(&moments, EPSILON);
+    let norm = twins::Normalization::new(&twins::forward_moments(pixels, &x, &mut r), EPSILON);
     let (mean, inv_deviation) = (norm.mean.clone(), norm.inv_deviation.clone());
-    let ours = Normalization { mean, inv_deviation };
+    (r, Normalization { mean, inv_deviation }, norm)
+}
+
+fn normalize(criterion: &mut Criterion, name: &str, shape: PoolShape) {
+    let pixels = shape.input.pixels();
+    let (r, ours, norm) = rectified(shape);
+    let twin = |[y]: &mut [Vec<f32>; 1]| twins::forward_normalize(pixels, &r, &norm, None, y);
+    let title = format!("relu_batch_norm/normalize/{name}");
+    let (work, start) = (Work::bytes(8 * r.len()), [unwritten(r.len())]);
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    group.naive();
+    group.auto(|[y]| auto::normalize(&ours, &r, y));
+    group.kernelet(|cpu, [y]| {
+        relu_batch_norm::forward_normalize(cpu, pixels, &r, &ours, None, y);
+    });
+}
+
+fn backward(criterion: &mut Criterion, name: &str, shape: PoolShape) {
+    let pixels = shape.input.pixels();
+    let (r, ours, norm) = rectified(shape);
+    let dy = numbers(r.len(), 2);
+    let (mut dscale, mut doffset) = (unwritten(pixels.cols), unwritten(pixels.cols));
+    let twin = |[dx]: &mut [Vec<f32>; 1]| {
+        let (dscale, doffset) = (&mut unwritten(pixels.cols), &mut unwritten(pixels.cols));
+        twins::backward(pixels, &r, &norm, None, &dy, dx, dscale, doffset);
+    };
+    let title = format!("relu_batch_norm/backward/{name}");
+    // r and dy for the sums, and again for dx.
+    let work = Work::Bytes { moved: 20 * r.len(), working_set: 12 * r.len() };
+    let start = [unwritten(r.len())];
+    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    group.naive();
+    group.auto(|[dx]| {
+        dx.copy_from_slice(&dy);
+        auto::relu_normalize_backward(&ours, &r, dx);
+    });
+    group.kernelet(|cpu, [dx]| {
+        let backward = relu_batch_norm::backward;
+        backward(cpu, pixels, &r, &ours, None, &dy, dx, &mut dscale, &mut doffset);
+    });
+}
+
+fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
+    let dy = numbers(shape.output().pixels().rows * shape.input.channels, 2);
+    let (r, ours, norm) = rectified(shape);
     let (mut y, mut places) = (unwritten(dy.len()), vec![0_u8; dy.len()]);
-    let (mut argmax, mut normal) = (places.clone(), unwritten(x.len()));
+    let (mut argmax, mut normal) = (places.clone(), unwritten(r.len()));
+
+    // The places of the largest are no output that a group compares.
+    twins::forward_normalize_max_pool(shape, &r, &norm, &mut y, &mut places);
+    for cpu in cpus() {
+        let fused = relu_batch_norm::forward_normalize_max_pool;
+        fused(&cpu, shape, &r, &ours, &mut y, &mut argmax);
+        assert!(argmax == places, "{} finds the largest elsewhere", cpu.isa());
+    }
 
     let twin = |[y]: &mut [Vec<f32>; 1]| {
         twins::forward_normalize_max_pool(shape, &r, &norm, y, &mut places);
@@ -78,18 +130,6 @@ fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     group.kernelet(|cpu, [y]| {
         let fused = relu_batch_norm::forward_normalize_max_pool;
         fused(cpu, shape, &r, &ours, y, &mut argmax);
-    });
-    drop(group);
-
-    let twin = |[y]: &mut [Vec<f32>; 1]| {
-        twins::forward_normalize_max_pool(shape, &r, &norm, y, &mut places);
-    };
-    let title = format!("relu_batch_norm/normalize_then_max_pool/{name}");
-    let start = [unwritten(dy.len())];
-    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
-    group.kernelet(|cpu, [y]| {
-        relu_batch_norm::forward_normalize(cpu, pixels, &r, &ours, None, &mut normal);
-        max_pool::forward(cpu, shape, &normal, y, &mut argmax);
     });
     drop(group);
 

@@ -30,7 +30,7 @@ const NAIVE_MAX_FLOPS: f64 = 4e8;
 pub fn main(bench: fn(&mut Criterion)) {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(400))
+        .measurement_time(Duration::from_millis(350))
         .sample_size(10)
         // The bootstrap behind criterion's intervals; its default takes longer than some rows.
         .nresamples(1000)
@@ -87,7 +87,7 @@ impl Work {
 }
 
 /// One kernel on one shape: its contestants are the group's rows. Each writes `N` outputs. (A training
-/// step has none: its benchmark compares gradients itself, of few samples.)
+/// step has none: its benchmark compares a step itself, of as many samples as the twin can do in a second.)
 pub struct Group<'a, const N: usize> {
     name: String,
     work: Work,
@@ -98,6 +98,8 @@ pub struct Group<'a, const N: usize> {
     /// What the twin makes of them, once a row has asked.
     expected: Option<[Vec<f32>; N]>,
     tolerance: f32,
+    /// What the rows on one thread took for a call, by whose they are.
+    on_one_thread: HashMap<String, f64>,
 }
 
 /// The scalar twin's call on a group's outputs.
@@ -116,7 +118,8 @@ impl<'a, const N: usize> Group<'a, N> {
         // Flat: all samples are of the same number of calls.
         rows.throughput(work.throughput()).sampling_mode(SamplingMode::Flat);
         let twin = Box::new(twin);
-        Self { name, work, rows, start, twin, expected: None, tolerance: 1e-5 }
+        let on_one_thread = HashMap::new();
+        Self { name, work, rows, start, twin, expected: None, tolerance: 1e-5, on_one_thread }
     }
 
     /// How far an output may be from the twin's, relative to the largest; 1e-5 unless said
@@ -142,15 +145,17 @@ impl<'a, const N: usize> Group<'a, N> {
         self.row("auto", &best(1), true, run);
     }
 
-    /// The kernel's rows: every vector instruction set of this machine on one thread, and the best
-    /// one on all threads.
+    /// The kernel's rows: one for each of [`cpus`].
     pub fn kernelet(&mut self, mut run: impl FnMut(&Cpu, &mut [Vec<f32>; N]) + Send) {
-        let isas = Isa::available();
-        // The first is scalar, which is measured where there is nothing else.
-        let vectors = isas.iter().skip(usize::from(isas.len() > 1));
-        let one = vectors.map(|&isa| with_threads(Cpu::with_isa(isa), 1));
-        for cpu in one.chain((threads() > 1).then(|| best(threads()))) {
+        for cpu in cpus() {
             self.row(&cpu.isa().to_string(), &cpu, true, |outputs| run(&cpu, outputs));
+        }
+    }
+
+    /// One of several ways to do it with kernels: on the best instruction set, on one thread and on all.
+    pub fn way(&mut self, name: &str, mut run: impl FnMut(&Cpu, &mut [Vec<f32>; N]) + Send) {
+        for cpu in std::iter::once(best(1)).chain((threads() > 1).then(|| best(threads()))) {
+            self.row(name, &cpu, true, |outputs| run(&cpu, outputs));
         }
     }
 
@@ -212,11 +217,29 @@ impl<'a, const N: usize> Group<'a, N> {
             let mut seconds: Vec<_> =
                 samples.map(|(_, time)| time.as_secs_f64() / count as f64).collect();
             seconds.sort_by(f64::total_cmp);
-            let (rate, unit, peak) = self.work.rate_and_peak(cpu, seconds[seconds.len() / 2]);
+            let seconds = seconds[seconds.len() / 2];
+            let (rate, unit, peak) = self.work.rate_and_peak(cpu, seconds);
             let share = rate / peak * 100.0;
-            println!("  {}/{row}  {rate:.3} {unit}  {share:.1} % of peak", self.name);
+            let scaling = match self.on_one_thread.get(who) {
+                Some(one) => format!(", {:.2} times as fast as on one thread", one / seconds),
+                None => String::new(),
+            };
+            println!("  {}/{row}  {rate:.3} {unit}  {share:.1} % of peak{scaling}", self.name);
+            if cpu.threads() == 1 {
+                self.on_one_thread.insert(who.to_owned(), seconds);
+            }
         }
     }
+}
+
+/// What kernels are measured on: every vector instruction set of this machine on one thread, and the best
+/// one on all threads.
+pub fn cpus() -> impl Iterator<Item = Cpu> {
+    let isas = Isa::available();
+    // The first is scalar, which is measured where there is nothing else.
+    let vectors = isas.into_iter().skip(usize::from(Isa::available().len() > 1));
+    let one = vectors.map(|isa| with_threads(Cpu::with_isa(isa), 1));
+    one.chain((threads() > 1).then(|| best(threads())))
 }
 
 /// The threads to measure with, other than one.

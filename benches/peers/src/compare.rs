@@ -137,7 +137,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let folder = tempfile::tempdir().context("there is no temporary folder")?;
     let interrupt = Interrupt::listen()?;
     let mut environment = Environment::of_this_machine()?;
-    let record = options.record.as_deref().map(|to| Record::new(to, &environment)).transpose()?;
+    let mut record =
+        options.record.as_deref().map(|to| Record::new(to, &environment)).transpose()?;
     let mut failures = 0;
     for (threads, works) in plan {
         let mut roster = Roster {
@@ -154,7 +155,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             let comparison = roster.compare(work, options)?;
             println!("{}", comparison.table());
             failures += comparison.failures.len();
-            if let Some(record) = &record {
+            if let Some(record) = &mut record {
                 record.add(&comparison.rows(), roster.environment)?;
             }
         }

@@ -80,6 +80,8 @@ pub struct Record {
     txt: PathBuf,
     /// What the day's earlier comparisons were measured with.
     earlier: String,
+    /// The works, each with its number of threads, that only they have.
+    not_anew: HashSet<(String, usize)>,
 }
 
 impl Record {
@@ -89,25 +91,31 @@ impl Record {
         fs::create_dir_all(&folder).context("the record's folder cannot be made")?;
         let file = |kind| folder.join(format!("{}.{kind}", environment.date()));
         let (csv, txt) = (file("csv"), file("txt"));
-        let earlier = match fs::read_to_string(&txt) {
-            Ok(text) if csv.exists() => {
-                format!("\nearlier, for what was not measured anew:\n\n{text}")
-            }
-            _ => String::new(),
-        };
-        Ok(Self { csv, txt, earlier })
+        let mut record = Self { csv, txt, earlier: String::new(), not_anew: HashSet::new() };
+        if let Ok(text) = fs::read_to_string(&record.txt)
+            && record.csv.exists()
+        {
+            record.earlier = format!("\nearlier, for what was not measured anew:\n\n{text}");
+            let old = read(&record.csv)?.into_iter();
+            record.not_anew = old.map(|row| (row.work, row.threads)).collect();
+        }
+        Ok(record)
     }
 
     /// Adds what was measured, in place of what the day already has of the same works with as many
     /// threads.
-    pub fn add(&self, rows: &[Row], environment: &Environment) -> Result<()> {
+    pub fn add(&mut self, rows: &[Row], environment: &Environment) -> Result<()> {
         let old = if self.csv.exists() { read(&self.csv)? } else { vec![] };
         let mut writer = csv::Writer::from_writer(vec![]);
         for row in merge(old, rows) {
             writer.serialize(row)?;
         }
         replace(&self.csv, &writer.into_inner().context("the record cannot be written")?)?;
-        replace(&self.txt, (environment.text() + &self.earlier).as_bytes())
+        for row in rows {
+            self.not_anew.remove(&(row.work.clone(), row.threads));
+        }
+        let earlier = if self.not_anew.is_empty() { "" } else { &self.earlier };
+        replace(&self.txt, (environment.text() + earlier).as_bytes())
     }
 }
 
@@ -218,14 +226,17 @@ mod tests {
     fn a_record_grows_in_its_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let environment = Environment::of_this_machine().expect("a machine");
-        let record = Record::new(folder.path(), &environment).expect("a record");
+        let mut record = Record::new(folder.path(), &environment).expect("a record");
         record.add(&[row("a", 1, 1.5e-7), row("b", 1, 2.0)], &environment).expect("written");
-        let again = Record::new(folder.path(), &environment).expect("a record");
+        let mut again = Record::new(folder.path(), &environment).expect("a record");
         again.add(&[row("b", 1, 3.0)], &environment).expect("written");
         let rows = read(&again.csv).expect("read");
         assert_eq!(rows, [row("a", 1, 1.5e-7), row("b", 1, 3.0)], "rows");
         let text = std::fs::read_to_string(&again.txt).expect("the environment");
         assert_eq!(text.matches("processor: ").count(), 2, "both environments are there");
+        again.add(&[row("a", 1, 4.0)], &environment).expect("written");
+        let text = std::fs::read_to_string(&again.txt).expect("the environment");
+        assert_eq!(text.matches("processor: ").count(), 1, "all was measured anew");
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Machine {
             for peer in &peers {
                 let cell = match (measured.ratio(peer), measured.bar(peer)) {
                     (None, _) => String::new(),
-                    (Some(ratio), None) => format!("{ratio:.2}"),
+                    (Some(ratio), None) => digits(ratio),
                     (Some(ratio), Some(bar)) => judged(ratio, ratio <= bar, &format!("≤ {bar:.2}")),
                 };
                 table += &format!(" {cell} |");
@@ -232,9 +232,19 @@ fn peers() -> Vec<String> {
     peers
 }
 
+/// A ratio with two digits, three where they would make 1 of what is above.
+fn digits(ratio: f64) -> String {
+    match ratio {
+        _ if ratio < 0.005 => "< 0.01".into(),
+        _ if ratio > 1.0 && ratio < 1.005 => format!("{ratio:.3}"),
+        _ => format!("{ratio:.2}"),
+    }
+}
+
 /// A number beside its bar, bold where it is met.
 fn judged(number: f64, met: bool, bar: &str) -> String {
-    if met { format!("**{number:.2}** {bar}") } else { format!("{number:.2} {bar}") }
+    let number = digits(number);
+    if met { format!("**{number}** {bar}") } else { format!("{number} {bar}") }
 }
 
 /// All machines that have a record.

@@ -308,17 +308,21 @@ impl Cpu {
         }
     }
 
-    /// Whether work of this size is shared between the threads, where a thread of theirs does from `min` on. Threads
-    /// that are called from outside have to be woken, and so has the caller at the end, some 20 microseconds in
-    /// all: for them it takes more.
+    /// Whether work of this size is shared between the threads, where one of these shares it from `min` on. They have to
+    /// be woken for a call from outside, and at its end the caller, which takes some 20 microseconds on either side.
     pub(crate) fn shares(&self, size: usize, min: usize) -> bool {
-        /// (Measured with two threads on AVX-512: what takes `min` 5 to 10 microseconds on one.)
-        const FROM_OUTSIDE: usize = 4;
-        let is_inside = || match &self.pool {
+        /// (Measured with two threads on AVX-512: what takes `min` takes 8 to 20 microseconds on one, and from outside
+        /// two are faster from 50 on.)
+        const FROM_OUTSIDE: usize = 3;
+        self.threads > 1 && size >= min && (size / FROM_OUTSIDE >= min || self.is_inside())
+    }
+
+    /// Whether this is one of the threads.
+    pub(crate) fn is_inside(&self) -> bool {
+        match &self.pool {
             Some(pool) => pool.current_thread_index().is_some(),
             None => rayon::current_thread_index().is_some(),
-        };
-        self.threads > 1 && size >= min && (size / FROM_OUTSIDE >= min || is_inside())
+        }
     }
 
     /// Whether the vectors in use are the longest that the processor has.

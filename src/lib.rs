@@ -82,8 +82,8 @@
 //! # Speed
 //!
 //! Kernels run in parallel on their [`Cpu`]'s threads where that pays. Threads that are called from outside have to
-//! be woken, some 20 microseconds, so that small calls stay on the caller's: wrap a sequence of them in
-//! [`Cpu::install`]. Build with optimisation: without it the kernels are many times
+//! be woken, some 20 microseconds, so small calls from there stay on the caller's thread: wrap a sequence of
+//! them in [`Cpu::install`]. Build with optimisation: without it the kernels are many times
 //! slower (this workspace's own `dev` profile is optimised for that reason; a crate that depends on
 //! kernelet needs `[profile.dev.package."*"] opt-level = 3`), and leave `lto` alone or turn it on: with
 //! `lto = "off"` the standard library's iterators stay function calls in the innermost loops, which

@@ -265,11 +265,13 @@ pub(super) fn bytes(shape: Conv2dShape) -> f64 {
     4.0 * (shape.input.batch as f64 * images as f64 + (shape.taps() * shape.filters) as f64)
 }
 
-/// Below this many floating-point operations a second thread costs more than it gives.
-const PARALLEL_MIN_FLOPS: f64 = 5e5;
+/// Below this many floating-point operations a second thread costs more than it gives: where it need not be woken, and
+/// from outside.
+const PARALLEL_MIN_FLOPS: [f64; 2] = [5e5, 1e7];
 
 fn is_shared(cpu: &Cpu, shape: Conv2dShape) -> bool {
-    cpu.shares(flops(shape) as usize, PARALLEL_MIN_FLOPS as usize)
+    let [inside, outside] = PARALLEL_MIN_FLOPS;
+    cpu.threads() > 1 && flops(shape) >= if cpu.is_inside() { inside } else { outside }
 }
 
 /// Calls `body` for rows of the images `to`, with the image's number, which of its rows, and those: for whole images,
@@ -734,8 +736,9 @@ impl BackwardWeights<'_> {
         let parallel = is_shared(cpu, shape);
         let frame = Frame::new(shape);
         let [height, width] = frame.output;
-        // As few threads as there may be, the sums are the same.
-        let is_worth_it = flops(shape) >= PARALLEL_MIN_FLOPS;
+        // Not `parallel`: bands, and so the bits of the sums, may depend neither on the number of threads nor on
+        // where the call comes from.
+        let is_worth_it = flops(shape) >= PARALLEL_MIN_FLOPS[0];
         let bands = if is_worth_it { MIN_GROUPS.div_ceil(batch) } else { 1 };
         let bands = bands.min(height * width / MIN_BAND_PIXELS).max(1);
         let rows = height.div_ceil(bands);

@@ -89,6 +89,6 @@ pub(crate) use kernel_span;
 /// Elements that a thread takes at a time from an element-wise kernel: 64 KiB of `f32` per slice.
 const ELEMENTWISE_CHUNK: usize = 16 * 1024;
 
-/// Below this many elements an element-wise kernel stays on one thread: it takes some 20
-/// microseconds, about what sharing it out costs.
+/// Below this many elements an element-wise kernel stays on one thread: it takes some 10 to 20
+/// microseconds.
 const ELEMENTWISE_PARALLEL_MIN: usize = 128 * 1024;

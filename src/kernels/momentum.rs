@@ -55,7 +55,7 @@ pub fn update(cpu: &Cpu, settings: Momentum, w: &mut [f32], v: &mut [f32], g: &[
     check_len("v", v.len(), 1, w.len());
     check_len("g", g.len(), 1, w.len());
     kernel_span!("momentum::update", 4 * w.len(), 20 * w.len());
-    let parallel = cpu.shares(w.len(), ELEMENTWISE_PARALLEL_MIN);
+    let parallel = cpu.shares(w.len(), ELEMENTWISE_PARALLEL_MIN / 2);
     cpu.for_each_chunk_pair(parallel, w, v, ELEMENTWISE_CHUNK, |index, w, v| {
         let g = &g[index * ELEMENTWISE_CHUNK..][..w.len()];
         cpu.dispatch(Update { settings, w, v, g });

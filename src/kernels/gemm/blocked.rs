@@ -461,8 +461,7 @@ fn padded<S: Simd>(n: usize) -> usize {
     n.next_multiple_of(NV * S::F32_LANES)
 }
 
-/// Below this many floating-point operations a second thread costs more than it gives: waking it
-/// takes some 5 to 10 microseconds, in which one core does half a million operations.
+/// Below this many floating-point operations, some 10 microseconds' work, a second thread costs more than it gives.
 pub(super) const PARALLEL_MIN_FLOPS: f64 = 2e6;
 
 /// Whether a product is shared between the threads.

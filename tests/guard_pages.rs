@@ -13,7 +13,7 @@ use std::process::Command;
 use std::ptr;
 
 use common::calls::{Case, Memory, Numbers, assert_same, images, results};
-use common::{processors, sizes};
+use common::{inside, processors, sizes};
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
 use kernelet::shape::{Conv2dShape, LinearShape, MatrixShape, Padding, PoolShape, Window};
@@ -136,9 +136,9 @@ impl<T> Drop for Pages<T> {
 #[track_caller]
 fn check(cases: &[Case]) {
     for processor in processors() {
-        // What is too small for several threads runs on this one.
+        // What is too small for several threads runs on the one that `results` is on.
         let [_, cpu] = &processor.cpus;
-        let run = |place| cpu.install(|| results(cpu, &Guarded(place), Numbers::Random, cases));
+        let run = |place| inside(cpu, || results(cpu, &Guarded(place), Numbers::Random, cases));
         let want = run(Place::End);
         for place in [Place::Start, Place::Askew] {
             assert_same(&want, &run(place), (place, processor.isa));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use common::calls::{Case, Heap, Numbers, assert_same, images, results, shared_out};
-use common::{Random, processors};
+use common::{Random, inside, processors};
 use kernelet::data::{Samples, Split};
 use kernelet::kernels::conv_block::ConvBlockShape;
 use kernelet::kernels::gemm::GemmShape;
@@ -65,7 +65,7 @@ fn for_each_run<R: Send>(
     run: impl Fn(&Cpu) -> R + Sync,
     compare: impl Fn(&R, &R, (Isa, usize, &str)),
 ) {
-    let inside = |cpu: &Cpu| cpu.install(|| run(cpu));
+    let inside = |cpu: &Cpu| inside(cpu, || run(cpu));
     for processor in processors() {
         let isa = processor.isa;
         let first = run(&cpu(isa, 1));

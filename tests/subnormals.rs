@@ -38,7 +38,7 @@ fn has_subnormals() -> bool {
 
 type Call = (&'static str, fn(&Cpu));
 
-/// A call of every kernel, with enough work for several threads.
+/// A call of every kernel, with enough work for several threads, if it is made on one of them.
 const CALLS: &[Call] = &[
     ("adam::update", |cpu| {
         let (mut w, mut m, mut v, g) = (tiny(200_000), tiny(200_000), tiny(200_000), tiny(200_000));
@@ -225,6 +225,8 @@ fn global_threads_are_as_before() {
         for (kernel, call) in CALLS {
             call(&cpu);
             assert_subnormals(&cpu, &format!("after {kernel}"));
+            cpu.install(|| call(&cpu));
+            assert_subnormals(&cpu, &format!("after {kernel} inside the pool"));
         }
     }
 }

@@ -79,9 +79,17 @@ fn find_processors() -> Result<Vec<Processor>, kernelet::Error> {
 /// shared between them.
 #[track_caller]
 pub fn for_each_cpu(mut body: impl FnMut(&Cpu) + Send) {
-    for processor in processors() {
-        processor.cpus.iter().for_each(|cpu| cpu.install(|| body(cpu)));
+    for cpu in processors().iter().flat_map(|processor| &processor.cpus) {
+        inside(cpu, || body(cpu));
     }
+}
+
+/// Runs `body` on one of the threads. If it panics, so does this, with the same message: on this thread, whose output
+/// is the test's.
+#[track_caller]
+pub fn inside<R: Send>(cpu: &Cpu, body: impl FnOnce() -> R + Send) -> R {
+    cpu.install(|| catch_unwind(AssertUnwindSafe(body)))
+        .unwrap_or_else(|panic| panic!("on {cpu:?}: {}", panic_message(&*panic)))
 }
 
 /// A line on the standard error that the test harness does not capture.

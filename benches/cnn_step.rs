@@ -32,14 +32,14 @@ fn bench(criterion: &mut Criterion) {
     // Forward, and backward to weights and inputs: but no gradient of the images.
     let work = Work::Flops((2 * (2 * convolved + 3 * linear)) as f64);
 
-    check_step(&start, &x, &labels);
     let (mut twin, zeros) = (parameters(&start), parameters(&Cnn::zeros(shape)));
     let (mut twin_m, mut twin_v) = (zeros.clone(), zeros);
     let naive = |[]: &mut [Vec<f32>; 0]| {
         twin_step(shape, ADAM, &x, &labels, [&mut twin, &mut twin_m, &mut twin_v]);
     };
 
-    let mut group = Group::new(criterion, "cnn_step".into(), work, [], naive);
+    let mut group = Group::new(criterion, "cnn_step".into(), work, [], naive)
+        .check(|| check_step(&start, &x, &labels));
     group.naive();
     let mut step = Step::new(&start, ADAM, rows);
     group.auto(|[]| step.run(&auto::gemm, &x, &labels));
@@ -116,10 +116,10 @@ struct Step {
     gradients: Cnn,
     m: Cnn,
     v: Cnn,
-    convolved: Vec<f32>,
     r: Vec<f32>,
     moments: [Vec<f32>; 2],
     normal: Vec<f32>,
+    dz: Vec<f32>,
     pooled: Vec<f32>,
     argmax: Vec<u8>,
     dpooled: Vec<f32>,
@@ -143,9 +143,9 @@ impl Step {
             m: Cnn::zeros(shape),
             v: Cnn::zeros(shape),
             r: convolved.clone(),
+            dz: convolved.clone(),
             moments: [unwritten(shape.filters), unwritten(shape.filters)],
-            normal: convolved.clone(),
-            convolved,
+            normal: convolved,
             argmax: vec![0; pooled.len()],
             dpooled: pooled.clone(),
             pooled,
@@ -158,16 +158,16 @@ impl Step {
 
     fn run(&mut self, product: &impl Product, x: &[f32], labels: &[u32]) {
         let Self { adam, cnn, gradients: g, m, v, .. } = self;
-        let Self { convolved, r, moments: [mean, variance], .. } = self;
-        let Self { normal, pooled, argmax, dpooled, hidden, dhidden, logits, dlogits, .. } = self;
+        let Self { r, moments: [mean, variance], normal, dz, .. } = self;
+        let Self { pooled, argmax, dpooled, hidden, dhidden, logits, dlogits, .. } = self;
         let (shape, rows) = (cnn.shape, labels.len());
         let (convolution, pool) = (shape.convolution(rows), shape.pool(rows));
         let hidden_layer = LinearShape { rows, inputs: shape.pooled(), outputs: shape.hidden };
         let output_layer = LinearShape { rows, inputs: shape.hidden, outputs: shape.classes };
         let logits_shape = MatrixShape { rows, cols: shape.classes };
 
-        auto::conv2d_forward_relu(convolution, x, &cnn.w0, &cnn.b0, convolved);
-        auto::relu_moments(convolved, r, mean, variance);
+        auto::conv2d_forward_relu(convolution, x, &cnn.w0, &cnn.b0, r);
+        auto::moments(r, mean, variance);
         let inv_deviation = |variance: &f32| 1.0 / (variance + EPSILON as f32).sqrt();
         let inv_deviation = variance.iter().map(inv_deviation).collect();
         let norm = Normalization { mean: mean.clone(), inv_deviation };
@@ -185,9 +185,9 @@ impl Step {
         backward_weights(product, hidden_layer, pooled, dhidden, &mut g.w1, &mut g.b1);
         layers::linear_backward_input(product, hidden_layer, dhidden, &cnn.w1, dpooled);
         auto::max_pool_backward(pool, argmax, dpooled, normal);
-        auto::relu_normalize_backward(&norm, r, normal);
-        auto::conv2d_backward_weights(convolution, x, normal, &mut g.w0);
-        auto::column_sums(normal, &mut g.b0);
+        auto::relu_normalize_backward(&norm, r, normal, dz);
+        auto::conv2d_backward_weights(convolution, x, dz, &mut g.w0);
+        auto::column_sums(dz, &mut g.b0);
 
         auto::adam(*adam, 1, &mut cnn.w0, &mut m.w0, &mut v.w0, &g.w0);
         auto::adam(*adam, 1, &mut cnn.b0, &mut m.b0, &mut v.b0, &g.b0);

@@ -25,13 +25,14 @@ fn bench(criterion: &mut Criterion) {
 
         let twin = |[y]: &mut [Vec<f32>; 1]| reference::forward(shape, &x, y, &mut places);
         let title = format!("max_pool/forward/{name}");
-        let mut group = Group::new(criterion, title, work, [unwritten(dy.len())], twin);
+        let mut group = Group::new(criterion, title, work, [unwritten(dy.len())], twin)
+            .check(|| check_places(shape, &x));
         group.naive();
         group.auto(|[y]| auto::max_pool_forward(shape, &x, y, &mut argmax));
         group.kernelet(|cpu, [y]| max_pool::forward(cpu, shape, &x, y, &mut argmax));
         drop(group);
-        check_places(shape, &x, &mut argmax);
 
+        reference::forward(shape, &x, &mut unwritten(dy.len()), &mut argmax);
         let twin = |[dx]: &mut [Vec<f32>; 1]| reference::backward(shape, &argmax, &dy, dx);
         let title = format!("max_pool/backward/{name}");
         let mut group = Group::new(criterion, title, work, [unwritten(x.len())], twin);
@@ -41,15 +42,15 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// Panics unless everybody finds the largest element in the twin's place, which it leaves in `argmax`.
-fn check_places(shape: PoolShape, x: &[f32], argmax: &mut [u8]) {
-    let y = &mut unwritten(argmax.len());
-    reference::forward(shape, x, y, argmax);
-    let mut ours = argmax.to_vec();
+/// Panics unless everybody finds the largest element in the twin's place.
+fn check_places(shape: PoolShape, x: &[f32]) {
+    let mut y = unwritten(shape.output().batch * shape.output().image_len());
+    let (mut twins, mut ours) = (vec![0; y.len()], vec![0; y.len()]);
+    reference::forward(shape, x, &mut y, &mut twins);
     let mut check = |who: String, run: &dyn Fn(&mut [f32], &mut [u8])| {
         ours.fill(u8::MAX);
-        run(y, &mut ours);
-        assert!(ours == argmax, "{who} finds the largest elsewhere");
+        run(&mut y, &mut ours);
+        assert!(ours == twins, "{who} finds the largest elsewhere");
     };
     check("auto".into(), &|y, argmax| auto::max_pool_forward(shape, x, y, argmax));
     for cpu in cpus() {

@@ -45,10 +45,10 @@ fn step(criterion: &mut Criterion, name: &str, rows: usize, shape: MlpShape) {
         update(MOMENTUM, &mut twin.w_o, &mut twin_v.w_o, &g.w_o);
         update(MOMENTUM, &mut twin.b_o, &mut twin_v.b_o, &g.b_o);
     };
-    check_step(&start, &x, &labels);
 
     let work = Work::Flops(flops as f64);
-    let mut group = Group::new(criterion, format!("mlp_step/{name}"), work, [], naive);
+    let mut group = Group::new(criterion, format!("mlp_step/{name}"), work, [], naive)
+        .check(|| check_step(&start, &x, &labels));
     group.naive();
     let mut step = Step::new(&start, rows);
     group.auto(|[]| step.run(&auto::gemm, &x, &labels));

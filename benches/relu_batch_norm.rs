@@ -92,8 +92,7 @@ fn backward(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
     group.naive();
     group.auto(|[dx]| {
-        dx.copy_from_slice(&dy);
-        auto::relu_normalize_backward(&ours, &r, dx);
+        auto::relu_normalize_backward(&ours, &r, &dy, dx);
     });
     group.kernelet(|cpu, [dx]| {
         let backward = relu_batch_norm::backward;
@@ -107,13 +106,15 @@ fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     let (mut y, mut places) = (unwritten(dy.len()), vec![0_u8; dy.len()]);
     let (mut argmax, mut normal) = (places.clone(), unwritten(r.len()));
 
-    // The places of the largest are no output that a group compares.
-    twins::forward_normalize_max_pool(shape, &r, &norm, &mut y, &mut places);
-    for cpu in cpus() {
-        let fused = relu_batch_norm::forward_normalize_max_pool;
-        fused(&cpu, shape, &r, &ours, &mut y, &mut argmax);
-        assert!(argmax == places, "{} finds the largest elsewhere", cpu.isa());
-    }
+    let check_places = || {
+        let (mut y, mut twins, mut argmax) = (dy.clone(), vec![0; dy.len()], vec![0; dy.len()]);
+        twins::forward_normalize_max_pool(shape, &r, &norm, &mut y, &mut twins);
+        for cpu in cpus() {
+            let fused = relu_batch_norm::forward_normalize_max_pool;
+            fused(&cpu, shape, &r, &ours, &mut y, &mut argmax);
+            assert!(argmax == twins, "{} finds the largest elsewhere", cpu.isa());
+        }
+    };
 
     let twin = |[y]: &mut [Vec<f32>; 1]| {
         twins::forward_normalize_max_pool(shape, &r, &norm, y, &mut places);
@@ -121,7 +122,8 @@ fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     let title = format!("relu_batch_norm/normalize_max_pool/{name}");
     let work = Work::bytes(4 * r.len() + 5 * dy.len());
     let start = [unwritten(dy.len())];
-    let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
+    let mut group =
+        Group::new(criterion, title, work, start, twin).tolerance(1e-4).check(check_places);
     group.naive();
     group.auto(|[y]| {
         auto::normalize(&ours, &r, &mut normal);
@@ -143,8 +145,8 @@ fn normalize_and_pool(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     let mut group = Group::new(criterion, title, work, start, twin).tolerance(1e-4);
     group.naive();
     group.auto(|[dx]| {
-        auto::max_pool_backward(shape, &argmax, &dy, dx);
-        auto::relu_normalize_backward(&ours, &r, dx);
+        auto::max_pool_backward(shape, &argmax, &dy, &mut normal);
+        auto::relu_normalize_backward(&ours, &r, &normal, dx);
     });
     group.kernelet(|cpu, [dx]| {
         let fused = relu_batch_norm::backward_max_pool;

@@ -374,19 +374,18 @@ auto! {
                 *mean += *r;
             }
         }
-        let count = (x.len() / channels) as f32;
-        for mean in &mut *mean {
-            *mean /= count;
-        }
-        variance.fill(0.0);
-        for r in r.chunks_exact(channels) {
-            for ((&r, &mean), variance) in r.iter().zip(&*mean).zip(&mut *variance) {
-                *variance += (r - mean) * (r - mean);
+        mean_and_variance(r, mean, variance);
+    }
+
+    /// Mean and variance of r per channel.
+    fn moments(r: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+        mean.fill(0.0);
+        for r in r.chunks_exact(mean.len()) {
+            for (&r, mean) in r.iter().zip(&mut *mean) {
+                *mean += r;
             }
         }
-        for variance in variance {
-            *variance /= count;
-        }
+        mean_and_variance(r, mean, variance);
     }
 
     /// y = (r - mean) / deviation.
@@ -400,8 +399,8 @@ auto! {
         }
     }
 
-    /// dnormal, the gradient of what is normalised, becomes that of what goes into ReLU.
-    fn relu_normalize_backward(norm: &Normalization, r: &[f32], dnormal: &mut [f32]) {
+    /// From dnormal, the gradient of what is normalised, that of what goes into ReLU.
+    fn relu_normalize_backward(norm: &Normalization, r: &[f32], dnormal: &[f32], dx: &mut [f32]) {
         let channels = norm.mean.len();
         let (mut sums, mut products) = (vec![0.0; channels], vec![0.0; channels]);
         for (dn, r) in dnormal.chunks_exact(channels).zip(r.chunks_exact(channels)) {
@@ -415,13 +414,33 @@ auto! {
             *sum /= count;
             *product /= count;
         }
-        for (dn, r) in dnormal.chunks_exact_mut(channels).zip(r.chunks_exact(channels)) {
+        let rows = dnormal.chunks_exact(channels).zip(r.chunks_exact(channels));
+        for (dx, (dn, r)) in dx.chunks_exact_mut(channels).zip(rows) {
             for i in 0..channels {
                 let normal = (r[i] - norm.mean[i]) * norm.inv_deviation[i];
                 let dr = norm.inv_deviation[i] * (dn[i] - sums[i] - normal * products[i]);
-                dn[i] = if r[i] > 0.0 { dr } else { 0.0 };
+                dx[i] = if r[i] > 0.0 { dr } else { 0.0 };
             }
         }
+    }
+}
+
+/// `mean` becomes the mean of what it is the sum of, r, whose variance is added up about it.
+#[inline(always)]
+fn mean_and_variance(r: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    let channels = mean.len();
+    let count = (r.len() / channels) as f32;
+    for mean in &mut *mean {
+        *mean /= count;
+    }
+    variance.fill(0.0);
+    for r in r.chunks_exact(channels) {
+        for ((&r, &mean), variance) in r.iter().zip(&*mean).zip(&mut *variance) {
+            *variance += (r - mean) * (r - mean);
+        }
+    }
+    for variance in variance {
+        *variance /= count;
     }
 }
 

@@ -98,6 +98,8 @@ pub struct Group<'a, const N: usize> {
     /// What the twin makes of them, once a row has asked.
     expected: Option<[Vec<f32>; N]>,
     tolerance: f32,
+    /// Compares what is no output, before the first row.
+    check: Option<Box<dyn FnOnce() + Send + 'a>>,
     /// What the rows on one thread took for a call, by whose they are.
     on_one_thread: HashMap<String, f64>,
 }
@@ -119,13 +121,20 @@ impl<'a, const N: usize> Group<'a, N> {
         rows.throughput(work.throughput()).sampling_mode(SamplingMode::Flat);
         let twin = Box::new(twin);
         let on_one_thread = HashMap::new();
-        Self { name, work, rows, start, twin, expected: None, tolerance: 1e-5, on_one_thread }
+        let (expected, tolerance, check) = (None, 1e-5, None);
+        Self { name, work, rows, start, twin, expected, tolerance, check, on_one_thread }
     }
 
     /// How far an output may be from the twin's, relative to the largest; 1e-5 unless said
     /// otherwise.
     pub fn tolerance(mut self, tolerance: f32) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// What else there is to compare, which is done before the first row that the command line asks for.
+    pub fn check(mut self, check: impl FnOnce() + Send + 'a) -> Self {
+        self.check = Some(Box::new(check));
         self
     }
 
@@ -182,6 +191,9 @@ impl<'a, const N: usize> Group<'a, N> {
         // A row that the command line filters out gets no call here, and does not wake the twin.
         self.rows.bench_function(&row, |bencher| {
             let outputs = outputs.get_or_insert_with(|| {
+                if let Some(check) = self.check.take() {
+                    check();
+                }
                 let mut outputs = self.start.clone();
                 if checked && N > 0 {
                     let expected = self.expected.get_or_insert_with(|| {

@@ -172,7 +172,7 @@ impl Machine {
                 let cell = match (measured.ratio(peer), measured.bar(peer)) {
                     (None, _) => String::new(),
                     (Some(ratio), None) => digits(ratio),
-                    (Some(ratio), Some(bar)) => judged(ratio, ratio <= bar, &format!("≤ {bar:.2}")),
+                    (Some(ratio), Some(bar)) => judged(ratio, ratio <= bar, '≤', bar),
                 };
                 table += &format!(" {cell} |");
             }
@@ -198,7 +198,7 @@ impl Machine {
                 "| {work} | {threads} | {:.0} | {:.0} | {} |\n",
                 traffic.moved / median(ours) * 1e-9,
                 traffic.arrays / median(copy) * 1e-9,
-                judged(share, share >= least, &format!("≥ {least:.2}")),
+                judged(share, share >= least, '≥', least),
             );
             empty = false;
         }
@@ -232,19 +232,21 @@ fn peers() -> Vec<String> {
     peers
 }
 
-/// A ratio with two digits, three where they would make 1 of what is above.
+/// A ratio with two digits.
 fn digits(ratio: f64) -> String {
-    match ratio {
-        _ if ratio < 0.005 => "< 0.01".into(),
-        _ if ratio > 1.0 && ratio < 1.005 => format!("{ratio:.3}"),
-        _ => format!("{ratio:.2}"),
-    }
+    if ratio < 0.005 { "< 0.01".into() } else { format!("{ratio:.2}") }
 }
 
-/// A number beside its bar, bold where it is met.
-fn judged(number: f64, met: bool, bar: &str) -> String {
-    let number = digits(number);
-    if met { format!("**{number}** {bar}") } else { format!("{number} {bar}") }
+/// A number beside its bar, bold where it is met; with a third digit where two would be the bar's, and it is not.
+fn judged(number: f64, met: bool, sign: char, bar: f64) -> String {
+    let (two, of_bar) = (digits(number), format!("{bar:.2}"));
+    if met {
+        format!("**{two}** {sign} {of_bar}")
+    } else if two == of_bar {
+        format!("{number:.3} {sign} {of_bar}")
+    } else {
+        format!("{two} {sign} {of_bar}")
+    }
 }
 
 /// All machines that have a record.
@@ -326,7 +328,7 @@ fn machine(name: String, sittings: &str, text: &str, rows: &[Row]) -> Machine {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{machine, splice};
+    use super::{digits, judged, machine, splice};
     use crate::record::Row;
     use crate::works::Family;
 
@@ -351,6 +353,14 @@ mod tests {
 
     fn row(work: &str, contestant: &str, seconds: f64) -> Row {
         Row { work: work.into(), threads: 2, contestant: contestant.into(), round: 1, seconds }
+    }
+
+    #[test]
+    fn rounding_hides_neither_a_ratio_nor_a_verdict() {
+        assert_eq!([0.004, 0.006, 1.234].map(digits), ["< 0.01", "0.01", "1.23"], "ratios");
+        let judge = |number| judged(number, number <= 0.8, '≤', 0.8);
+        let judged = [0.8, 0.801, 0.81].map(judge);
+        assert_eq!(judged, ["**0.80** ≤ 0.80", "0.801 ≤ 0.80", "0.81 ≤ 0.80"], "beside a bar");
     }
 
     #[test]

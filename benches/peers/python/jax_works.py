@@ -130,6 +130,9 @@ class Works:
     def relu(self, spec, inputs) -> Work:
         return stateless(lambda x: jnp.maximum(x, 0), self._load(inputs, "x"), lambda y: {"y": y})
 
+    def exp(self, spec, inputs) -> Work:
+        return stateless(jnp.exp, self._load(inputs, "x"), lambda y: {"y": y})
+
     def momentum(self, spec, inputs) -> Work:
         w, v, g = self._load(inputs, "w", "v", "g")
 
@@ -171,6 +174,13 @@ class Works:
 
     def max_pool(self, spec, inputs) -> Work:
         return stateless(max_pool, self._load(inputs, "x"), lambda y: {"y": y})
+
+    def avg_pool(self, spec, inputs) -> Work:
+        def pool(x):
+            rows = x[:, ::2] + x[:, 1::2]
+            return (rows[:, :, ::2] + rows[:, :, 1::2]) * 0.25
+
+        return stateless(pool, self._load(inputs, "x"), lambda y: {"y": y})
 
     def max_pool_backward(self, spec, inputs) -> Work:
         x, dy = self._load(inputs, "x", "dy")

@@ -104,6 +104,11 @@ class Works:
         y = np.empty_like(x)
         return Work(lambda: np.maximum(x, 0, out=y), lambda y: {"y": y})
 
+    def exp(self, spec, inputs) -> Work:
+        (x,) = self._load(inputs, "x")
+        y = np.empty_like(x)
+        return Work(lambda: np.exp(x, out=y), lambda y: {"y": y})
+
     def momentum(self, spec, inputs) -> Work:
         w, v, g = self._load(inputs, "w", "v", "g")
         scratch = np.empty_like(w)

@@ -145,6 +145,9 @@ class Works:
     def relu(self, spec, inputs) -> Work:
         return self._stateless(lambda x: raw.Relu(features=x), self._load(inputs, "x"), lambda y: {"y": y})
 
+    def exp(self, spec, inputs) -> Work:
+        return self._stateless(lambda x: raw.Exp(x=x), self._load(inputs, "x"), lambda y: {"y": y})
+
     def momentum(self, spec, inputs) -> Work:
         w, v, g = self._load(inputs, "w", "v", "g")
         # TensorFlow's v is what is added.
@@ -220,6 +223,11 @@ class Works:
 
     def max_pool(self, spec, inputs) -> Work:
         return self._stateless(max_pool, self._load(inputs, "x"), lambda y: {"y": y})
+
+    def avg_pool(self, spec, inputs) -> Work:
+        return self._stateless(
+            lambda x: tf.nn.avg_pool2d(x, 2, 2, "SAME"), self._load(inputs, "x"), lambda y: {"y": y}
+        )
 
     def max_pool_backward(self, spec, inputs) -> Work:
         x, dy = self._load(inputs, "x", "dy")

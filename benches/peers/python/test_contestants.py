@@ -146,6 +146,11 @@ def relu(len):
     return i, {"y": np.maximum(i["x"], 0)}
 
 
+def exp(len):
+    i = {"x": normal(len)}
+    return i, {"y": np.exp(i["x"].astype(np.float64))}
+
+
 def momentum(len):
     i = {"w": normal(len), "v": normal(len), "g": normal(len)}
     w, v, g = wide(i).values()
@@ -184,6 +189,11 @@ def max_pool_case(images, height, width, channels):
     # Rounded, so that windows have ties.
     i = {"x": np.round(normal(images, height, width, channels), 1)}
     return i, {"y": max_pool(i["x"])}
+
+
+def avg_pool(images, height, width, channels):
+    i = {"x": normal(images, height, width, channels)}
+    return i, {"y": windows(i["x"]).mean(axis=-1)}
 
 
 def max_pool_backward_case(images, height, width, channels):
@@ -244,6 +254,7 @@ CASES = [
     ("softmax", softmax_case, {"rows": 33, "classes": 10}),
     ("softmax_cross_entropy", softmax_cross_entropy, {"rows": 33, "classes": 10}),
     ("relu", relu, {"len": 1001}),
+    ("exp", exp, {"len": 1001}),
     ("momentum", momentum, {"len": 1001}),
     ("adam", adam_case, {"len": 1001}),
     ("conv2d", conv2d, {"images": 2, "height": 6, "width": 8, "inputs": 1, "outputs": 16}),
@@ -254,6 +265,7 @@ CASES = [
     ("relu_batch_norm_backward", relu_batch_norm_backward_case, {"rows": 123, "channels": 32}),
     ("max_pool", max_pool_case, {"images": 2, "height": 6, "width": 8, "channels": 32}),
     ("max_pool_backward", max_pool_backward_case, {"images": 2, "height": 6, "width": 8, "channels": 32}),
+    ("avg_pool", avg_pool, {"images": 2, "height": 6, "width": 8, "channels": 32}),
     ("conv_block", conv_block_case, {"images": 3}),
     ("mlp_epoch", mlp_epoch, {"hidden": 50}),
     ("cnn_step", cnn_step, {"images": 4}),

@@ -26,7 +26,7 @@ aten = torch.ops.aten
 
 OPTIMISERS = {"momentum", "adam"}
 STEPS = {"mlp_epoch", "cnn_step"}
-IMAGES = {"conv2d", "conv2d_backward", "max_pool", "max_pool_backward", "conv_block", "cnn_step"}
+IMAGES = {"conv2d", "conv2d_backward", "max_pool", "max_pool_backward", "avg_pool", "conv_block", "cnn_step"}
 BATCH_NORM = {"relu_batch_norm", "relu_batch_norm_backward"}
 SAME_COMPILED = {"gemm", "conv2d", "conv2d_backward"}
 
@@ -180,6 +180,18 @@ class Works:
 
         return Work(self._forward(compiled if self._compiled else eager, x, y), lambda y: {"y": array(y)})
 
+    def exp(self, spec, inputs) -> Work:
+        x = torch.from_numpy(inputs["x"])
+        y = torch.empty_like(x)
+
+        def eager(x, y):
+            return torch.exp(x, out=y)
+
+        def compiled(x, y):
+            return y.copy_(torch.exp(x))
+
+        return Work(self._forward(compiled if self._compiled else eager, x, y), lambda y: {"y": array(y)})
+
     def momentum(self, spec, inputs) -> Work:
         w, v, g = (torch.from_numpy(inputs[name]) for name in ("w", "v", "g"))
         if self._compiled:
@@ -323,6 +335,10 @@ class Works:
         odd = bool(x.shape[2] % 2 or x.shape[3] % 2)
         run = self._forward(lambda x: F.max_pool2d(x, 2, ceil_mode=odd), x)
         return Work(run, lambda y: {"y": nhwc(y)})
+
+    def avg_pool(self, spec, inputs) -> Work:
+        x = images(inputs["x"], self._channels_last)
+        return Work(self._forward(lambda x: F.avg_pool2d(x, 2), x), lambda y: {"y": nhwc(y)})
 
     def max_pool_backward(self, spec, inputs) -> Work:
         x, dy = (images(inputs[name], self._channels_last) for name in ("x", "dy"))

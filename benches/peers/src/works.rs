@@ -45,6 +45,7 @@ pub enum Work {
     Softmax(Classes),
     SoftmaxCrossEntropy(Classes),
     Relu(Vector),
+    Exp(Vector),
     Momentum(Vector),
     Adam(Vector),
     #[serde(rename = "conv2d")]
@@ -55,6 +56,7 @@ pub enum Work {
     ReluBatchNormBackward(Pixels),
     MaxPool(Images),
     MaxPoolBackward(Images),
+    AvgPool(Images),
     ConvBlock(Batch),
     MlpEpoch(Hidden),
     CnnStep(Batch),
@@ -186,6 +188,7 @@ pub fn all() -> Vec<Work> {
         Work::Softmax(classes(1024, 1024)),
         Work::SoftmaxCrossEntropy(classes(10_000, 10)),
         Work::Relu(Vector { len: 10_000_000 }),
+        Work::Exp(Vector { len: 10_000_000 }),
         Work::Momentum(weights),
         Work::Adam(weights),
     ]);
@@ -196,6 +199,7 @@ pub fn all() -> Vec<Work> {
         Work::ReluBatchNormBackward(pixels),
         Work::MaxPool(images),
         Work::MaxPoolBackward(images),
+        Work::AvgPool(images),
         Work::ConvBlock(Batch { images: 32 }),
         Work::MlpEpoch(Hidden { hidden: 1000 }),
         Work::MlpEpoch(Hidden { hidden: 100 }),
@@ -225,6 +229,7 @@ impl fmt::Display for Work {
                 write!(f, "softmax_cross_entropy {rows}x{classes}")
             }
             Work::Relu(Vector { len }) => write!(f, "relu {len}"),
+            Work::Exp(Vector { len }) => write!(f, "exp {len}"),
             Work::Momentum(Vector { len }) => write!(f, "momentum {len}"),
             Work::Adam(Vector { len }) => write!(f, "adam {len}"),
             Work::Conv2d(sizes) => write!(f, "conv2d {sizes}"),
@@ -237,6 +242,7 @@ impl fmt::Display for Work {
             }
             Work::MaxPool(sizes) => write!(f, "max_pool {sizes}"),
             Work::MaxPoolBackward(sizes) => write!(f, "max_pool_backward {sizes}"),
+            Work::AvgPool(sizes) => write!(f, "avg_pool {sizes}"),
             Work::ConvBlock(Batch { images }) => write!(f, "conv_block {images}"),
             Work::MlpEpoch(Hidden { hidden }) => write!(f, "mlp_epoch {hidden}"),
             Work::CnnStep(Batch { images }) => write!(f, "cnn_step {images}"),
@@ -359,7 +365,9 @@ impl Work {
     pub fn traffic(&self) -> Option<Traffic> {
         let traffic = |moved, arrays| Some(Traffic { moved, arrays });
         match *self {
-            Work::Relu(Vector { len }) => traffic(product(&[8, len]), product(&[8, len])),
+            Work::Relu(Vector { len }) | Work::Exp(Vector { len }) => {
+                traffic(product(&[8, len]), product(&[8, len]))
+            }
             // w and v are read and written, g is read.
             Work::Momentum(Vector { len }) => traffic(product(&[20, len]), product(&[12, len])),
             // So are w, m, v and g.
@@ -371,6 +379,11 @@ impl Work {
             Work::MaxPool(Images { images, height, width, channels }) => {
                 let y = product(&[images, height / 2, width / 2, channels]);
                 let bytes = product(&[4, images, height, width, channels]) + 5.0 * y;
+                traffic(bytes, bytes)
+            }
+            // x, and a quarter of it.
+            Work::AvgPool(Images { images, height, width, channels }) => {
+                let bytes = product(&[5, images, height, width, channels]);
                 traffic(bytes, bytes)
             }
             // x to its ReLU, and that to y, once the moments are known.
@@ -402,7 +415,9 @@ impl Work {
                 inputs.numbers("z", &[rows, classes], 1.0);
                 inputs.labels("labels", rows, classes);
             }
-            Work::Relu(Vector { len }) => inputs.numbers("x", &[len], 1.0),
+            Work::Relu(Vector { len }) | Work::Exp(Vector { len }) => {
+                inputs.numbers("x", &[len], 1.0);
+            }
             Work::Momentum(Vector { len }) => {
                 for name in ["w", "v", "g"] {
                     inputs.numbers(name, &[len], 1.0);
@@ -431,7 +446,9 @@ impl Work {
                 inputs.numbers("x", &[rows, channels], 1.0);
                 inputs.numbers("dy", &[rows, channels], 1.0);
             }
-            Work::MaxPool(sizes) => inputs.numbers("x", &sizes.shapes()[0], 1.0),
+            Work::MaxPool(sizes) | Work::AvgPool(sizes) => {
+                inputs.numbers("x", &sizes.shapes()[0], 1.0);
+            }
             Work::MaxPoolBackward(sizes) => {
                 let [x, y] = sizes.shapes();
                 inputs.numbers("x", &x, 1.0);
@@ -475,7 +492,7 @@ impl Work {
             Work::SoftmaxCrossEntropy(Classes { rows, classes }) => {
                 vec![("loss", vec![1]), ("dz", vec![rows, classes])]
             }
-            Work::Relu(Vector { len }) => vec![("y", vec![len])],
+            Work::Relu(Vector { len }) | Work::Exp(Vector { len }) => vec![("y", vec![len])],
             Work::Momentum(Vector { len }) => vec![("w", vec![len]), ("v", vec![len])],
             Work::Adam(Vector { len }) => {
                 vec![("w", vec![len]), ("m", vec![len]), ("v", vec![len])]
@@ -496,7 +513,7 @@ impl Work {
             Work::ReluBatchNormBackward(Pixels { rows, channels }) => {
                 vec![("dx", vec![rows, channels])]
             }
-            Work::MaxPool(sizes) => {
+            Work::MaxPool(sizes) | Work::AvgPool(sizes) => {
                 let [_, y] = sizes.shapes();
                 vec![("y", y)]
             }

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, anyhow};
 use burn::tensor::activation::{log_softmax, relu, softmax};
-use burn::tensor::module::{batch_norm_train, conv2d, linear, max_pool2d};
-use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::module::{avg_pool2d, batch_norm_train, conv2d, linear, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 
 use super::layout::{
@@ -73,6 +73,10 @@ impl Contestant for Burn {
                 let x = inputs.floats("x", [sizes.len])?;
                 forward("y", move || relu(x.clone()), vec_of)
             }
+            Work::Exp(sizes) => {
+                let x = inputs.floats("x", [sizes.len])?;
+                forward("y", move || x.clone().exp(), vec_of)
+            }
             Work::Momentum(sizes) => {
                 let [w, v, g] = ["w", "v", "g"].map(|name| inputs.floats(name, [sizes.len]));
                 job(
@@ -127,6 +131,11 @@ impl Contestant for Burn {
                 let x = inputs.images("x", [images, height, width, channels])?.autodiff();
                 let dy = inputs.images("dy", [images, height / 2, width / 2, channels])?;
                 backward(x, dy.autodiff(), pool, channels_last)
+            }
+            Work::AvgPool(Images { images, height, width, channels }) => {
+                let x = inputs.images("x", [images, height, width, channels])?;
+                let options = AvgPoolOptions::new([2, 2]);
+                forward("y", move || avg_pool2d(x.clone(), options.clone()), channels_last)
             }
             Work::ConvBlock(Batch { images }) => conv_block(images, &inputs),
             Work::MlpEpoch(Hidden { hidden }) => mlp_epoch(hidden, &inputs),

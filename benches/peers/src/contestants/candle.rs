@@ -68,6 +68,10 @@ impl Contestant for Candle {
                 let x = inputs.floats("x", &[sizes.len])?;
                 forward("y", move || x.relu())
             }
+            Work::Exp(sizes) => {
+                let x = inputs.floats("x", &[sizes.len])?;
+                forward("y", move || x.exp())
+            }
             Work::Momentum(sizes) => {
                 let [w, v, g] = ["w", "v", "g"].map(|name| inputs.floats(name, &[sizes.len]));
                 job(
@@ -154,6 +158,17 @@ impl Contestant for Candle {
                 let x = Var::from_tensor(&inputs.images("x", [images, height, width, channels])?)?;
                 let dy = inputs.images("dy", [images, height / 2, width / 2, channels])?;
                 backward(&pool(&x)?, &dy, vec![("dx", x, Kind::Images)])
+            }
+            Work::AvgPool(Images { images, height, width, channels }) => {
+                let x = inputs.images("x", [images, height, width, channels])?;
+                job(
+                    None,
+                    move |y| {
+                        *y = Some(x.avg_pool2d(2)?);
+                        Ok(())
+                    },
+                    |y| y.iter().map(|y| Ok(("y", channels_last(y)?))).collect(),
+                )
             }
             Work::ConvBlock(Batch { images }) => conv_block(images, &inputs),
             Work::MlpEpoch(Hidden { hidden }) => mlp_epoch(hidden, &inputs),

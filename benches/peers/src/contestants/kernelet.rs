@@ -6,7 +6,9 @@ use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::gemm::{GemmShape, Matrix, Write, gemm};
 use kernelet::kernels::momentum::{self, Momentum};
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
-use kernelet::kernels::{conv2d, input, linear, max_pool, relu, softmax, softmax_cross_entropy};
+use kernelet::kernels::{
+    avg_pool, conv2d, exp, input, linear, max_pool, relu, softmax, softmax_cross_entropy,
+};
 use kernelet::nn::cnn::{self, AdamState, Regularization};
 use kernelet::nn::{Cnn, CnnShape, Mlp, MlpShape, mlp};
 use kernelet::shape::{
@@ -97,6 +99,14 @@ impl Contestant for Kernelet {
                 (floats("x")?, vec![0.0; len]),
                 move |(x, y)| {
                     relu::forward(&cpu, x, y);
+                    Ok(())
+                },
+                |(_, y)| Ok(vec![("y", y.clone())]),
+            ),
+            Work::Exp(Vector { len }) => job(
+                (floats("x")?, vec![0.0; len]),
+                move |(x, y)| {
+                    exp::forward(&cpu, x, y);
                     Ok(())
                 },
                 |(_, y)| Ok(vec![("y", y.clone())]),
@@ -223,6 +233,18 @@ impl Contestant for Kernelet {
                         Ok(())
                     },
                     |(.., dx)| Ok(vec![("dx", dx.clone())]),
+                )
+            }
+            Work::AvgPool(sizes) => {
+                let shape = pool(sizes);
+                let y = zeros(shape.output());
+                job(
+                    (floats("x")?, y),
+                    move |(x, y)| {
+                        avg_pool::forward(&cpu, shape, x, y);
+                        Ok(())
+                    },
+                    |(_, y)| Ok(vec![("y", y.clone())]),
                 )
             }
             Work::ConvBlock(Batch { images }) => conv_block(cpu, images, inputs),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use kernelet::kernels::gemm::{GemmShape, Write};
 use kernelet::kernels::momentum::Momentum;
 use kernelet::reference::{
-    adam, conv2d, gemm, linear, max_pool, momentum, relu, relu_batch_norm, softmax,
+    adam, avg_pool, conv2d, exp, gemm, linear, max_pool, momentum, relu, relu_batch_norm, softmax,
     softmax_cross_entropy,
 };
 use kernelet::shape::{LinearShape, MatrixShape};
@@ -68,6 +68,14 @@ impl Contestant for Naive {
                 },
                 |(_, y)| Ok(vec![("y", y.clone())]),
             ),
+            Work::Exp(Vector { len }) => job(
+                (floats("x")?, vec![0.0; len]),
+                |(x, y)| {
+                    exp::forward(x, y);
+                    Ok(())
+                },
+                |(_, y)| Ok(vec![("y", y.clone())]),
+            ),
             Work::Momentum(_) => job(
                 (floats("w")?, floats("v")?, floats("g")?),
                 |(w, v, g)| {
@@ -123,6 +131,18 @@ impl Contestant for Naive {
                         Ok(())
                     },
                     |(_, y, _)| Ok(vec![("y", y.clone())]),
+                )
+            }
+            Work::AvgPool(sizes) => {
+                let shape = pool(sizes);
+                let y = zeros(shape.output());
+                job(
+                    (floats("x")?, y),
+                    move |(x, y)| {
+                        avg_pool::forward(shape, x, y);
+                        Ok(())
+                    },
+                    |(_, y)| Ok(vec![("y", y.clone())]),
                 )
             }
             _ => Ok(Prepared::Unsupported("Its plain loops would take too long.")),

@@ -80,6 +80,14 @@ impl Contestant for Ndarray {
                 },
                 |(_, y)| Ok(vec![("y", y.to_vec())]),
             ),
+            Work::Exp(Vector { len }) => job(
+                (vector("x")?, Array1::zeros(len)),
+                |(x, y): &mut (Array1<f32>, Array1<f32>)| {
+                    par_azip!((y in y, &x in &*x) *y = x.exp());
+                    Ok(())
+                },
+                |(_, y)| Ok(vec![("y", y.to_vec())]),
+            ),
             Work::Momentum(_) => job(
                 (vector("w")?, vector("v")?, vector("g")?),
                 |(w, v, g)| {

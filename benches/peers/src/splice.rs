@@ -276,7 +276,10 @@ fn machines(folder: &Path) -> Result<Vec<Machine>> {
             rows = all;
             let text = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
             let date = path.file_stem().unwrap_or_default().to_string_lossy();
-            sittings.push(format!("{date}, revision {}", value(&text, "revision: ")));
+            // The day's newest first, and those before it for what it did not measure anew.
+            let revisions = text.lines().filter_map(|line| line.strip_prefix("revision: "));
+            let revisions = revisions.collect::<Vec<_>>().join(", before that ");
+            sittings.push(format!("{date}, revision {revisions}"));
             texts.push(text);
         }
         machines.push(machine(

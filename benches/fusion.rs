@@ -6,7 +6,7 @@ mod common;
 use common::{Group, Work, labels, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::adam::{self, Adam};
-use kernelet::kernels::conv_block;
+use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::gemm::Write;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
 use kernelet::kernels::{conv2d, cross_entropy, linear, max_pool, relu, softmax};
@@ -212,9 +212,8 @@ fn layer_adam(criterion: &mut Criterion) {
 
 /// The convolution with bias and ReLU, and the moments of what comes out.
 fn convolution_moments(criterion: &mut Criterion) {
-    let shape = CnnShape::study(784, 10).convolution(32);
-    let x = numbers(shape.input.batch * shape.input.image_len(), 1);
-    let (w, b) = (numbers(shape.taps() * shape.filters, 2), numbers(shape.filters, 3));
+    let (block, [x, w, b]) = block_and_inputs();
+    let shape = block.convolution;
     let pixels = shape.output().pixels();
     let len = pixels.rows * pixels.cols;
     let twin = |[r, mean, variance]: &mut [Vec<f32>; 3]| {
@@ -277,14 +276,20 @@ fn normalize_max_pool(criterion: &mut Criterion) {
     });
 }
 
+/// The study's block for 32 images; x, w and b of its convolution.
+fn block_and_inputs() -> (ConvBlockShape, [Vec<f32>; 3]) {
+    let shape = CnnShape::study(784, 10).block(32);
+    let convolution = shape.convolution;
+    let x = numbers(convolution.input.batch * convolution.input.image_len(), 1);
+    let w = numbers(convolution.taps() * convolution.filters, 2);
+    (shape, [x, w, numbers(convolution.filters, 3)])
+}
+
 /// The whole block forward: every layer fused with the next where it can be (the two pieces above), and the
 /// block, whose images are pooled while they are in the cache.
 fn block(criterion: &mut Criterion) {
-    let shape = CnnShape::study(784, 10).block(32);
+    let (shape, [x, w, b]) = block_and_inputs();
     let (convolution, pool) = (shape.convolution, shape.pool());
-    let x = numbers(convolution.input.batch * convolution.input.image_len(), 1);
-    let w = numbers(convolution.taps() * convolution.filters, 2);
-    let b = numbers(convolution.filters, 3);
     let len = convolution.output().batch * convolution.output().image_len();
     let pooled = pool.output().batch * pool.output().image_len();
     let (mut r, mut argmax) = (unwritten(len), vec![0; pooled]);
@@ -319,11 +324,8 @@ fn block(criterion: &mut Criterion) {
 /// The whole block backward: pool, normalisation and ReLU, then the gradients of the weights; and image by image,
 /// so that the gradient of the activations is never in memory.
 fn block_backward(criterion: &mut Criterion) {
-    let shape = CnnShape::study(784, 10).block(32);
+    let (shape, [x, w, b]) = block_and_inputs();
     let (convolution, pool) = (shape.convolution, shape.pool());
-    let x = numbers(convolution.input.batch * convolution.input.image_len(), 1);
-    let w = numbers(convolution.taps() * convolution.filters, 2);
-    let b = numbers(convolution.filters, 3);
     let len = convolution.output().batch * convolution.output().image_len();
     let pooled = pool.output().batch * pool.output().image_len();
     let dy = numbers(pooled, 4);

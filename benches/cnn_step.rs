@@ -6,7 +6,6 @@ use common::layers::{self, Product};
 use common::{Group, Work, auto, check, cpus, labels, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::adam::Adam;
-use kernelet::kernels::relu_batch_norm::Normalization;
 use kernelet::nn::cnn::{AdamState, EPSILON, Regularization, Workspace};
 use kernelet::nn::{Cnn, CnnShape};
 use kernelet::reference;
@@ -168,9 +167,7 @@ impl Step {
 
         auto::conv2d_forward_relu(convolution, x, &cnn.w0, &cnn.b0, r);
         auto::moments(r, mean, variance);
-        let inv_deviation = |variance: &f32| 1.0 / (variance + EPSILON as f32).sqrt();
-        let inv_deviation = variance.iter().map(inv_deviation).collect();
-        let norm = Normalization { mean: mean.clone(), inv_deviation };
+        let norm = auto::normalization(mean, variance, EPSILON);
         auto::normalize(&norm, r, normal);
         auto::max_pool_forward(pool, normal, pooled, argmax);
         layers::linear_forward_relu(product, hidden_layer, pooled, &cnn.w1, &cnn.b1, hidden);

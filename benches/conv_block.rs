@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Group, Work, auto, cpus, numbers, unwritten};
+use common::{Group, Work, auto, cpus, normalization_of, numbers, unwritten};
 use criterion::Criterion;
 use kernelet::Cpu;
 use kernelet::kernels::conv_block::{self, ConvBlockShape};
@@ -46,9 +46,7 @@ impl Block {
         };
         let (mut r, mut y) = (block.r.clone(), block.y.clone());
         let mut argmax = block.argmax.clone();
-        let reference::relu_batch_norm::Normalization { mean, inv_deviation } =
-            block.twin(&mut r, &mut y, &mut argmax);
-        block.normalization = Normalization { mean, inv_deviation };
+        block.normalization = normalization_of(&block.twin(&mut r, &mut y, &mut argmax));
         Self { r, y, argmax, ..block }
     }
 
@@ -131,9 +129,7 @@ fn forward(criterion: &mut Criterion, block: &Block) {
     group.auto(|[y]| {
         auto::conv2d_forward_relu(shape.convolution, x, w, b, &mut r);
         auto::moments(&r, &mut mean, &mut variance);
-        let inv_deviation = |variance: &f32| 1.0 / (variance + EPSILON as f32).sqrt();
-        let inv_deviation = variance.iter().map(inv_deviation).collect();
-        let norm = Normalization { mean: mean.clone(), inv_deviation };
+        let norm = auto::normalization(&mean, &variance, EPSILON);
         auto::normalize(&norm, &r, &mut normal);
         auto::max_pool_forward(shape.pool(), &normal, y, &mut argmax);
     });

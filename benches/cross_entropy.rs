@@ -3,10 +3,9 @@
 mod common;
 
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, labels, numbers, unwritten};
+use common::{Group, Work, auto, labels, numbers, tell_tally, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::cross_entropy;
-use kernelet::kernels::softmax_cross_entropy::Tally;
 use kernelet::reference;
 
 fn main() {
@@ -21,18 +20,15 @@ fn bench(criterion: &mut Criterion) {
         reference::softmax::forward(shape, &logits, &mut p);
         let labels = labels(shape.rows, shape.cols as u32);
 
-        let tell = |Tally { loss, hits, .. }, tally: &mut [f32]| {
-            tally.copy_from_slice(&[loss as f32, hits as f32]);
-        };
         let twin = |[tally]: &mut [Vec<f32>; 1]| {
-            tell(reference::cross_entropy::forward(shape, &p, &labels), tally);
+            tell_tally(reference::cross_entropy::forward(shape, &p, &labels), tally);
         };
         let (title, work) = (format!("cross_entropy/forward/{name}"), Work::bytes(4 * p.len()));
         let mut group = Group::new(criterion, title, work, [unwritten(2)], twin);
         group.naive();
         group.auto(|[tally]| auto::cross_entropy_forward(shape, &p, &labels, tally));
         group.kernelet(|cpu, [tally]| {
-            tell(cross_entropy::forward(cpu, shape, &p, &labels), tally);
+            tell_tally(cross_entropy::forward(cpu, shape, &p, &labels), tally);
         });
         drop(group);
 

@@ -3,14 +3,15 @@
 
 mod common;
 
-use common::{Group, Work, labels, numbers, unwritten};
+use common::{Group, Work, labels, normalization_of, numbers, tell_moments, tell_tally, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::adam::{self, Adam};
 use kernelet::kernels::conv_block::{self, ConvBlockShape};
 use kernelet::kernels::gemm::Write;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
-use kernelet::kernels::{conv2d, cross_entropy, linear, max_pool, relu, softmax};
-use kernelet::kernels::{softmax_cross_entropy, softmax_cross_entropy::Tally};
+use kernelet::kernels::{
+    conv2d, cross_entropy, linear, max_pool, relu, softmax, softmax_cross_entropy,
+};
 use kernelet::nn::cnn::EPSILON;
 use kernelet::nn::mlp::Workspace;
 use kernelet::nn::{CnnShape, Mlp, MlpShape};
@@ -105,13 +106,9 @@ fn softmax_cross_entropy(criterion: &mut Criterion) {
     let logits = numbers(shape.rows * shape.cols, 1);
     let labels = labels(shape.rows, shape.cols as u32);
     let scale = 1.0 / shape.rows as f32;
-    // Loss and hits are an output like the gradient.
-    let tell = |Tally { loss, hits, .. }, tally: &mut [f32]| {
-        tally.copy_from_slice(&[loss as f32, hits as f32]);
-    };
     let twin = |[dx, tally]: &mut [Vec<f32>; 2]| {
         let twin = reference::softmax_cross_entropy::forward_backward;
-        tell(twin(shape, &logits, &labels, scale, dx), tally);
+        tell_tally(twin(shape, &logits, &labels, scale, dx), tally);
     };
     let start = [unwritten(logits.len()), unwritten(2)];
     let work = Work::bytes(8 * logits.len());
@@ -119,13 +116,13 @@ fn softmax_cross_entropy(criterion: &mut Criterion) {
     let (mut p, mut dp) = (unwritten(logits.len()), unwritten(logits.len()));
     group.way("apart", |cpu, [dx, tally]| {
         softmax::forward(cpu, shape, &logits, &mut p);
-        tell(cross_entropy::forward(cpu, shape, &p, &labels), tally);
+        tell_tally(cross_entropy::forward(cpu, shape, &p, &labels), tally);
         cross_entropy::backward(cpu, shape, &p, &labels, scale, &mut dp);
         softmax::backward(cpu, shape, &p, &dp, dx);
     });
     group.way("fused", |cpu, [dx, tally]| {
         let kernel = softmax_cross_entropy::forward_backward;
-        tell(kernel(cpu, shape, &logits, &labels, scale, dx), tally);
+        tell_tally(kernel(cpu, shape, &logits, &labels, scale, dx), tally);
     });
 }
 
@@ -137,9 +134,6 @@ fn evaluation(criterion: &mut Criterion) {
     let labels = labels(rows, shape.classes as u32);
     let (mlp, mut work) = (Mlp::xavier(shape, 1), Workspace::default());
     let mut gradients = Mlp::zeros(shape);
-    let tell = |Tally { loss, hits, .. }, tally: &mut [f32]| {
-        tally.copy_from_slice(&[loss as f32, hits as f32]);
-    };
     let twin = |[tally]: &mut [Vec<f32>; 1]| {
         let parameters = reference::mlp::Parameters {
             w_h: mlp.w_h.clone(),
@@ -147,17 +141,17 @@ fn evaluation(criterion: &mut Criterion) {
             w_o: mlp.w_o.clone(),
             b_o: mlp.b_o.clone(),
         };
-        tell(reference::mlp::gradients(shape, &parameters, &floats, &labels, 1.0).0, tally);
+        tell_tally(reference::mlp::gradients(shape, &parameters, &floats, &labels, 1.0).0, tally);
     };
     let flops = 2 * rows * shape.hidden * (2 * shape.inputs + 3 * shape.classes);
     let name = "fusion/evaluation".into();
     let mut group = Group::new(criterion, name, Work::Flops(flops as f64), [unwritten(2)], twin);
     group.way("apart", |cpu, [tally]| {
-        tell(mlp.evaluate(cpu, &mut work, &x, &labels), tally);
+        tell_tally(mlp.evaluate(cpu, &mut work, &x, &labels), tally);
         mlp.gradients(cpu, &mut work, &x, &labels, 1.0, &mut gradients);
     });
     group.way("fused", |cpu, [tally]| {
-        tell(mlp.gradients(cpu, &mut work, &x, &labels, 1.0, &mut gradients), tally);
+        tell_tally(mlp.gradients(cpu, &mut work, &x, &labels, 1.0, &mut gradients), tally);
     });
 }
 
@@ -221,12 +215,6 @@ fn convolution_moments(criterion: &mut Criterion) {
         mean.copy_from_slice(&moments.mean);
         variance.copy_from_slice(&moments.variance);
     };
-    let tell = |moments: &Moments, mean: &mut [f32], variance: &mut [f32]| {
-        for channel in 0..mean.len() {
-            mean[channel] = moments.mean()[channel] as f32;
-            variance[channel] = moments.variance(channel) as f32;
-        }
-    };
     let start = [unwritten(len), unwritten(shape.filters), unwritten(shape.filters)];
     let work = Work::Flops(2.0 * (len * shape.taps()) as f64);
     let name = "fusion/convolution_moments".into();
@@ -238,12 +226,12 @@ fn convolution_moments(criterion: &mut Criterion) {
         moments.clear();
         conv2d::forward(cpu, shape, &x, &w, &b, &mut convolved);
         relu_batch_norm::forward_moments(cpu, pixels, &convolved, r, &mut moments);
-        tell(&moments, mean, variance);
+        tell_moments(&moments, mean, variance);
     });
     group.way("fused", |cpu, [r, mean, variance]| {
         moments.clear();
         conv2d::forward_relu_moments(cpu, shape, &x, &w, &b, r, &mut moments);
-        tell(&moments, mean, variance);
+        tell_moments(&moments, mean, variance);
     });
 }
 
@@ -255,8 +243,7 @@ fn normalize_max_pool(criterion: &mut Criterion) {
     let (mut r, pooled) = (unwritten(x.len()), shape.output().batch * shape.output().image_len());
     let twins = reference::relu_batch_norm::forward_moments(pixels, &x, &mut r);
     let twins = reference::relu_batch_norm::Normalization::new(&twins, EPSILON as f32);
-    let (mean, inv_deviation) = (twins.mean.clone(), twins.inv_deviation.clone());
-    let norm = Normalization { mean, inv_deviation };
+    let norm = normalization_of(&twins);
     let (mut normal, mut argmax) = (unwritten(x.len()), vec![0; pooled]);
     let mut places = argmax.clone();
     let twin = |[y]: &mut [Vec<f32>; 1]| {
@@ -334,8 +321,7 @@ fn block_backward(criterion: &mut Criterion) {
     let twins = reference::relu_batch_norm::Normalization::new(&twins, EPSILON as f32);
     let normalize = reference::relu_batch_norm::forward_normalize_max_pool;
     normalize(pool, &r, &twins, &mut y, &mut argmax);
-    let (mean, inv_deviation) = (twins.mean.clone(), twins.inv_deviation.clone());
-    let norm = Normalization { mean, inv_deviation };
+    let norm = normalization_of(&twins);
     let twin = |[dw, db]: &mut [Vec<f32>; 2]| {
         let dz = &mut unwritten(len);
         reference::relu_batch_norm::backward_max_pool(pool, &r, &twins, &argmax, &dy, dz);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, cpus, numbers, unwritten};
+use common::{Group, Work, auto, cpus, normalization_of, numbers, tell_moments, unwritten};
 use criterion::Criterion;
 use kernelet::kernels::relu_batch_norm::{self, Moments, Normalization};
 use kernelet::reference::relu_batch_norm as twins;
@@ -45,10 +45,7 @@ fn moments(criterion: &mut Criterion, name: &str, shape: PoolShape) {
     group.kernelet(|cpu, [r, mean, variance]| {
         moments.clear();
         relu_batch_norm::forward_moments(cpu, pixels, &x, r, &mut moments);
-        for channel in 0..channels {
-            mean[channel] = moments.mean()[channel] as f32;
-            variance[channel] = moments.variance(channel) as f32;
-        }
+        tell_moments(&moments, mean, variance);
     });
 }
 
@@ -58,8 +55,7 @@ fn rectified(shape: PoolShape) -> (Vec<f32>, Normalization, twins::Normalization
     let x = numbers(pixels.rows * pixels.cols, 1);
     let mut r = unwritten(x.len());
     let norm = twins::Normalization::new(&twins::forward_moments(pixels, &x, &mut r), EPSILON);
-    let (mean, inv_deviation) = (norm.mean.clone(), norm.inv_deviation.clone());
-    (r, Normalization { mean, inv_deviation }, norm)
+    (r, normalization_of(&norm), norm)
 }
 
 fn normalize(criterion: &mut Criterion, name: &str, shape: PoolShape) {

@@ -3,9 +3,9 @@
 mod common;
 
 use common::shapes::{self, Layer};
-use common::{Group, Work, auto, labels, numbers, unwritten};
+use common::{Group, Work, auto, labels, numbers, tell_tally, unwritten};
 use criterion::Criterion;
-use kernelet::kernels::softmax_cross_entropy::{self, Tally};
+use kernelet::kernels::softmax_cross_entropy;
 use kernelet::reference;
 
 fn main() {
@@ -18,13 +18,9 @@ fn bench(criterion: &mut Criterion) {
         let logits = numbers(shape.rows * shape.cols, 1);
         let labels = labels(shape.rows, shape.cols as u32);
         let scale = 1.0 / shape.rows as f32;
-        // Loss and hits are an output like the gradient.
-        let tell = |Tally { loss, hits, .. }, tally: &mut [f32]| {
-            tally.copy_from_slice(&[loss as f32, hits as f32]);
-        };
         let twin = |[dx, tally]: &mut [Vec<f32>; 2]| {
             let twin = reference::softmax_cross_entropy::forward_backward;
-            tell(twin(shape, &logits, &labels, scale, dx), tally);
+            tell_tally(twin(shape, &logits, &labels, scale, dx), tally);
         };
         let name = format!("softmax_cross_entropy/forward_backward/{name}");
         let start = [unwritten(logits.len()), unwritten(2)];
@@ -36,7 +32,7 @@ fn bench(criterion: &mut Criterion) {
         });
         group.kernelet(|cpu, [dx, tally]| {
             let kernel = softmax_cross_entropy::forward_backward;
-            tell(kernel(cpu, shape, &logits, &labels, scale, dx), tally);
+            tell_tally(kernel(cpu, shape, &logits, &labels, scale, dx), tally);
         });
     }
 }

@@ -425,6 +425,13 @@ auto! {
     }
 }
 
+/// What [`normalize`] takes, from the moments; once for each channel.
+pub fn normalization(mean: &[f32], variance: &[f32], epsilon: f64) -> Normalization {
+    let inv_deviation = |variance: &f32| 1.0 / (variance + epsilon as f32).sqrt();
+    let inv_deviation = variance.iter().map(inv_deviation).collect();
+    Normalization { mean: mean.to_vec(), inv_deviation }
+}
+
 /// `mean` becomes the mean of what it is the sum of, r, whose variance is added up about it.
 #[inline(always)]
 fn mean_and_variance(r: &[f32], mean: &mut [f32], variance: &mut [f32]) {

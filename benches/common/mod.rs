@@ -16,6 +16,9 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use faer::Par;
 use kernelet::allocator::Aligned;
+use kernelet::kernels::relu_batch_norm::{Moments, Normalization};
+use kernelet::kernels::softmax_cross_entropy::Tally;
+use kernelet::reference::relu_batch_norm as twins;
 use kernelet::{Cpu, Isa, peak};
 
 /// Every contestant's arrays begin at cache lines, and the large ones are on huge pages.
@@ -290,6 +293,24 @@ pub fn unwritten(len: usize) -> Vec<f32> {
 /// Labels below `classes`.
 pub fn labels(len: usize, classes: u32) -> Vec<u32> {
     (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761) % classes).collect()
+}
+
+/// Loss and hits as an output, which a group compares.
+pub fn tell_tally(Tally { loss, hits, .. }: Tally, to: &mut [f32]) {
+    to.copy_from_slice(&[loss as f32, hits as f32]);
+}
+
+/// Moments as outputs.
+pub fn tell_moments(moments: &Moments, mean: &mut [f32], variance: &mut [f32]) {
+    for channel in 0..mean.len() {
+        mean[channel] = moments.mean()[channel] as f32;
+        variance[channel] = moments.variance(channel) as f32;
+    }
+}
+
+/// What the twin normalises with, for a kernel.
+pub fn normalization_of(twin: &twins::Normalization<f32>) -> Normalization {
+    Normalization { mean: twin.mean.clone(), inv_deviation: twin.inv_deviation.clone() }
 }
 
 /// Panics unless every element is within `tolerance` of the twin's, relative to the largest: a
